@@ -1,0 +1,119 @@
+//! The ledger as bytes: append-only partitions of records, and the board.
+//!
+//! This crate moves bytes and knows no seats. Three implementations pass one suite
+//! ([`contract`]): Kafka, one file on disk, and memory.
+//!
+//! - [`Log`]: append without waiting; fates come back later.
+//! - [`Tail`]: read a partition from an offset on, densely, for ever.
+
+use std::task::{Context, Poll};
+
+/// The index of a partition of the ledger. Partition 0 is the pool's, `1..=S` the shares'.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition(pub u16);
+
+/// The caller's own mark on an append; comes back with its fate, never interpreted here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slip(pub u64);
+
+/// What became of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Durable at this offset.
+    At(u64),
+    /// Durable, but the log did not tell the offset.
+    Somewhere,
+    /// It may or may not be written, and no further word will come.
+    Unknown,
+}
+
+/// An append that was not taken: nothing was written and no fate will come.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The queue in front of the log is full. Try again after some fates arrived.
+    #[error("the log's queue is full")]
+    Full,
+    /// The partition does not exist.
+    #[error("the ledger has no partition {0:?}")]
+    NoPartition(Partition),
+    /// The log was shut down, or its last fatal error ended it.
+    #[error("the log is closed: {0}")]
+    Closed(String),
+}
+
+/// One record as it lies in the log. Offsets of a partition are dense from 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Where it lies.
+    pub partition: Partition,
+    /// Its place in the partition.
+    pub offset: u64,
+    /// What was appended, byte for byte.
+    pub bytes: Vec<u8>,
+}
+
+/// Why a tail ended. A torn tail yields nothing more; the reader folds again from the start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Torn {
+    /// An offset was skipped: the reader would have missed a record.
+    #[error("{partition:?}: expected offset {expected}, got {got}")]
+    Gap {
+        /// The partition that was read.
+        partition: Partition,
+        /// The offset that should have come.
+        expected: u64,
+        /// The offset that came.
+        got: u64,
+    },
+    /// The log ends before the offset asked for, or starts after it.
+    #[error("{partition:?}: offset {from} is out of range")]
+    OutOfRange {
+        /// The partition that was read.
+        partition: Partition,
+        /// The offset asked for.
+        from: u64,
+    },
+    /// A final error of the log itself. Errors that heal by waiting are waited out inside.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// A handle on the log. Each core has its own; fates come back to the handle that appended.
+pub trait Log: Send + 'static {
+    /// A reader of one partition.
+    type Tail: Tail;
+
+    /// Takes a frame for `to`, without waiting. Frames of one handle to one partition are
+    /// written in the order of the calls, or their fate is `Unknown`; none is written twice.
+    ///
+    /// # Errors
+    /// [`Refused`]: nothing was written and `slip` will not come back.
+    fn append(&mut self, to: Partition, slip: Slip, frame: &[u8]) -> Result<(), Refused>;
+
+    /// Moves the fates that are known into `out`. Ready when at least one was moved.
+    fn poll_fates(&mut self, cx: &mut Context<'_>, out: &mut Vec<(Slip, Fate)>) -> Poll<()>;
+
+    /// A reader of partition `of`, from offset `from` on (0 is the first record).
+    fn tail(&self, of: Partition, from: u64) -> Self::Tail;
+
+    /// A reader of partition `of` that starts behind the records that are there now.
+    fn tail_from_end(&self, of: Partition) -> Self::Tail;
+
+    /// The offset behind the last record of `of`, as the partition's leader tells it after
+    /// this call was made. Errors that heal by waiting are waited out inside.
+    fn end(
+        &self,
+        of: Partition,
+    ) -> impl Future<Output = Result<u64, Torn>> + Send + 'static + use<Self>;
+}
+
+/// A reader of one partition.
+pub trait Tail: Send + 'static {
+    /// Moves the records that are there into `out`, densely: each offset is its predecessor's
+    /// plus one. Ready when at least one was moved, or when the tail is torn.
+    fn poll_records(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Vec<Record>,
+    ) -> Poll<Result<(), Torn>>;
+}
