@@ -1,12 +1,37 @@
 //! The ledger as bytes: append-only partitions of records, and the board.
 //!
-//! This crate moves bytes and knows no seats. Three implementations pass one suite
-//! ([`contract`]): Kafka, one file on disk, and memory.
+//! This crate moves bytes and knows no seats. Its implementations pass one suite,
+//! `contract`. The board is a log of its own with one
+//! partition, read from the end.
 //!
 //! - [`Log`]: append without waiting; fates come back later.
 //! - [`Tail`]: read a partition from an offset on, densely, for ever.
+//! - [`memory`]: partitions in this process; lost with it.
+//! - [`file`]: one file, one process, durable before any fate is told.
 
 use std::task::{Context, Poll};
+
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
+pub mod file;
+mod inbox;
+pub mod memory;
+mod waiting;
+
+/// The longest frame that every implementation takes.
+// Kafka is the narrowest: a batch of a topic with `max.message.bytes` of 1 MiB holds a frame
+// of this length with room for the batch's own header, in whatever version of its format.
+pub const FRAME_BYTES_MAX: usize = 1_000_000;
+
+/// How many appends of one handle may wait for their fates; one more is [`Refused::Full`].
+// A core owns a few shares with two frames in flight each and appends now and then to the
+// pool. This is far above that (128 shares, four each twice over), and low enough that what a
+// stalled log holds back is a second's work, not an hour's.
+pub const IN_FLIGHT_MAX: usize = 1_024;
+
+/// How many bytes of one handle may wait for their fates; more is [`Refused::Full`].
+// Frames are about a kilobyte, so this binds only when large ones pile up: 32 of the longest.
+pub const IN_FLIGHT_BYTES_MAX: usize = 32 * FRAME_BYTES_MAX;
 
 /// The index of a partition of the ledger. Partition 0 is the pool's, `1..=S` the shares'.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,9 +55,17 @@ pub enum Fate {
 /// An append that was not taken: nothing was written and no fate will come.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// The queue in front of the log is full. Try again after some fates arrived.
+    /// Too much waits for its fate, here or in the log's own queue, or the connection is
+    /// being replaced. Try again when fates arrived, at the latest with the next tick; a
+    /// handle's task is woken when a connection was replaced.
     #[error("the log's queue is full")]
     Full,
+    /// The frame is longer than [`FRAME_BYTES_MAX`]. It will never be taken.
+    #[error("a frame of {bytes} bytes is longer than {FRAME_BYTES_MAX}")]
+    TooLarge {
+        /// The frame's length.
+        bytes: usize,
+    },
     /// The partition does not exist.
     #[error("the ledger has no partition {0:?}")]
     NoPartition(Partition),
@@ -96,7 +129,10 @@ pub trait Log: Send + 'static {
     /// A reader of partition `of`, from offset `from` on (0 is the first record).
     fn tail(&self, of: Partition, from: u64) -> Self::Tail;
 
-    /// A reader of partition `of` that starts behind the records that are there now.
+    /// A reader of partition `of` that starts at its end, as the partition's leader tells it
+    /// soon after this call. What was durable before the call is not read. What is appended
+    /// between the call and the leader's word may be skipped; from the first record on
+    /// nothing is.
     fn tail_from_end(&self, of: Partition) -> Self::Tail;
 
     /// The offset behind the last record of `of`, as the partition's leader tells it after
@@ -110,7 +146,8 @@ pub trait Log: Send + 'static {
 /// A reader of one partition.
 pub trait Tail: Send + 'static {
     /// Moves the records that are there into `out`, densely: each offset is its predecessor's
-    /// plus one. Ready when at least one was moved, or when the tail is torn.
+    /// plus one. Ready when at least one was moved, or when the tail is torn. One call moves a
+    /// bounded number, so that a long history does not hold up the caller's other work.
     fn poll_records(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,0 +1,100 @@
+//! The way of fates from the thread that learns them back to the handle that appended.
+//!
+//! A handle keeps what waits for a fate in numbered slots. The slot travels with the append
+//! and comes back; so the caller's slip keeps all its 64 bits, a fate never needs an
+//! allocation of its own, and the channel cannot overflow: it has room for one batch per slot.
+
+use std::task::{Context, Poll};
+
+use slab::Slab;
+use tokio::sync::mpsc;
+
+use crate::{FRAME_BYTES_MAX, Fate, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX, Refused, Slip};
+
+/// The number of a waiting append within its handle; below [`IN_FLIGHT_MAX`].
+pub(crate) type Slot = u32;
+
+/// Fates of one handle, sent together so that its task is woken once for all of them.
+pub(crate) type Batch = Vec<(Slot, Fate)>;
+
+/// The handle's end: what waits, and what came back.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    waiting: Slab<(Slip, usize)>,
+    bytes: usize,
+    fates: mpsc::Receiver<Batch>,
+}
+
+/// The log's end.
+#[derive(Debug, Clone)]
+pub(crate) struct Outbox(mpsc::Sender<Batch>);
+
+pub(crate) fn pair() -> (Outbox, Inbox) {
+    // Every batch but the empty one carries the fate of at least one slot, so there can be no
+    // more of them than slots; one place more lets an empty one wake the task.
+    let (send, fates) = mpsc::channel(IN_FLIGHT_MAX + 1);
+    (Outbox(send), Inbox { waiting: Slab::new(), bytes: 0, fates })
+}
+
+impl Inbox {
+    /// Takes a slot for an append of `bytes` bytes.
+    pub(crate) fn admit(&mut self, slip: Slip, bytes: usize) -> Result<Slot, Refused> {
+        if bytes > FRAME_BYTES_MAX {
+            return Err(Refused::TooLarge { bytes });
+        }
+        if self.waiting.len() >= IN_FLIGHT_MAX || self.bytes + bytes > IN_FLIGHT_BYTES_MAX {
+            return Err(Refused::Full);
+        }
+        self.bytes += bytes;
+        // Slab fills its holes first, so a slot is below IN_FLIGHT_MAX and fits.
+        #[expect(clippy::cast_possible_truncation, reason = "below IN_FLIGHT_MAX")]
+        Ok(self.waiting.insert((slip, bytes)) as Slot)
+    }
+
+    /// Gives a slot back whose append the log did not take.
+    pub(crate) fn withdraw(&mut self, slot: Slot) {
+        self.settle(slot);
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, out: &mut Vec<(Slip, Fate)>) -> Poll<()> {
+        let before = out.len();
+        loop {
+            match self.fates.poll_recv(cx) {
+                Poll::Ready(Some(batch)) => {
+                    for (slot, fate) in batch {
+                        if let Some(slip) = self.settle(slot) {
+                            out.push((slip, fate));
+                        }
+                    }
+                }
+                Poll::Ready(None) => {
+                    // The log's threads are gone, so no further word will come.
+                    let lost = self.waiting.drain().map(|(slip, _)| (slip, Fate::Unknown));
+                    out.extend(lost);
+                    self.bytes = 0;
+                    break;
+                }
+                Poll::Pending => break,
+            }
+        }
+        if out.len() > before { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn settle(&mut self, slot: Slot) -> Option<Slip> {
+        let (slip, bytes) = self.waiting.try_remove(slot as usize)?;
+        self.bytes -= bytes;
+        Some(slip)
+    }
+}
+
+impl Outbox {
+    pub(crate) fn send(&self, batch: Batch) {
+        // Only a handle that was dropped refuses, and then nobody waits any more.
+        let _ = self.0.try_send(batch);
+    }
+
+    /// Whether both lead to the same handle.
+    pub(crate) fn is_same(&self, other: &Outbox) -> bool {
+        self.0.same_channel(&other.0)
+    }
+}
