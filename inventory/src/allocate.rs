@@ -66,7 +66,7 @@ fn candidates(stock: &Stock, journey: Journey) -> Vec<Fit> {
     columns
         .filter(|((free, _), _)| free.hold(legs))
         .filter_map(|((free, seat), row)| {
-            let slack = free.stretch_around(journey)?.len() - journey.len();
+            let slack = free.stretch_around(journey)?.leg_count() - journey.leg_count();
             Some(Fit { seat: *seat, row: *row, slack })
         })
         .collect()
@@ -87,7 +87,7 @@ fn choose_one(stock: &Stock, wish: &Wish, place_of: impl Fn(u16) -> Place) -> Op
             continue;
         }
         let Some(stretch) = free.stretch_around(wish.journey) else { continue };
-        let slack = stretch.len() - wish.journey.len();
+        let slack = stretch.leg_count() - wish.journey.leg_count();
         if best.is_some_and(|((least, _), _)| slack > least) {
             continue;
         }

@@ -34,7 +34,7 @@ impl Journey {
 
     /// How many legs it has, at least 1.
     #[must_use]
-    pub const fn len(self) -> u8 {
+    pub const fn leg_count(self) -> u8 {
         self.to - self.from
     }
 
@@ -57,7 +57,7 @@ impl Legs {
     /// The legs of a journey.
     #[must_use]
     pub const fn of(journey: Journey) -> Self {
-        Self((u128::MAX >> (128 - journey.len())) << journey.from)
+        Self((u128::MAX >> (128 - journey.leg_count())) << journey.from)
     }
 
     /// All legs of a run with this many stops, `2..=STOPS_MAX`.

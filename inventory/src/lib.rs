@@ -8,9 +8,23 @@
 //! - [`words`]: ids and units; [`legs`]: parts of a journey; [`stock`]: seats and what is free.
 //! - [`definition`]: what a ledger sells, and how it is first divided.
 //! - [`allocate`]: which seats a wish gets.
+//! - [`entry`]: the ledger's vocabulary; [`codec`], [`wire`]: its bytes.
+//! - [`state`]: a share and the life of its orders; [`fold`]: which records count.
+//! - [`pool`]: partition 0; [`digest`], [`board`]: what is free elsewhere, and proofs of it.
+//! - [`claim`]: when a share may be claimed; [`owner`]: owning it.
 
 pub mod allocate;
+pub mod board;
+pub mod claim;
+pub mod codec;
 pub mod definition;
+pub mod digest;
+pub mod entry;
+pub mod fold;
 pub mod legs;
+pub mod owner;
+pub mod pool;
+pub mod state;
 pub mod stock;
+pub mod wire;
 pub mod words;

@@ -1,0 +1,574 @@
+//! The board: what owners tell of themselves, and what follows from having heard it.
+//!
+//! Beats are hearsay with a date. They decide three things, each in a function here: whether an
+//! owner may answer from memory ([`Board::lease`]), who is silent ([`Board::silent_ms`]), and
+//! whether "sold out" is proven ([`Board::search`]). Losing the board loses no order.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::codec::{Malformed, Reader, Writer};
+use crate::digest::Digest;
+use crate::legs::Journey;
+use crate::pool::Pool;
+use crate::wire::name;
+use crate::words::{
+    Address, ClassId, Digest128, Epoch, Incarnation, Millis, NodeId, Offset, RunId, ShareId,
+};
+
+/// How old one's own beat may be to vouch for what was read behind it. Far above a beat's
+/// period of 200 ms plus a broker's worst usual delay, far below any take-over.
+pub const LEASE_MS: u64 = 500;
+
+/// Own beats that are remembered: two seconds of the fastest beating (every 50 ms).
+const ECHOES_MAX: usize = 40;
+
+/// Version of a beat's bytes. Another version is ignored: the board carries no history.
+const BEAT_VERSION: u32 = u32::from_le_bytes(*b"SMb1");
+
+/// How far a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::FromRepr)]
+#[repr(u8)]
+pub enum NodeState {
+    /// It folds and does not sell yet.
+    Starting = 1,
+    /// It can own shares.
+    Ready = 2,
+    /// It is on its way out.
+    Draining = 3,
+}
+
+/// How far an owner is with a share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::FromRepr)]
+#[repr(u8)]
+pub enum ShareStage {
+    /// It folds the share's log, or waits for partition 0.
+    Recovering = 1,
+    /// It sells.
+    Selling = 2,
+    /// A record that it cannot read froze the share.
+    Frozen = 3,
+}
+
+/// What an owner says of a share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShareBeat {
+    /// Which share.
+    pub share: ShareId,
+    /// The epoch by which it owns the share.
+    pub epoch: Epoch,
+    /// The last offset that it has verified.
+    pub confirmed: Offset,
+    /// The last Take that it has accepted, confirmed.
+    pub accepted_take: Option<Offset>,
+    /// How far it is.
+    pub stage: ShareStage,
+}
+
+/// What an owner says of the stock of one (share, run, class), at its confirmed offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Which share.
+    pub share: ShareId,
+    /// Which run.
+    pub run: RunId,
+    /// Which class.
+    pub class: ClassId,
+    /// What is free.
+    pub digest: Digest,
+    /// Seats that are held and not paid.
+    pub held: u32,
+    /// When the first of these holds ends.
+    pub next_end: Option<Millis>,
+}
+
+/// One record on the board.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beat {
+    /// Which ledger.
+    pub ledger: Digest128,
+    /// Who says it.
+    pub node: NodeId,
+    /// Where its peers reach it.
+    pub address: Address,
+    /// Its process.
+    pub incarnation: Incarnation,
+    /// Counts the beats of that process, from 1 on.
+    pub number: u64,
+    /// How far it is.
+    pub state: NodeState,
+    /// Whether `rows` holds every row, not only the changed ones.
+    pub full: bool,
+    /// The offset of the next pool record that it will fold.
+    pub pool: Offset,
+    /// The offset of the next board record that it will read.
+    pub seen: Offset,
+    /// Every share that it owns.
+    pub shares: Vec<ShareBeat>,
+    /// Rows of shares that it owns: all, or those that changed.
+    pub rows: Vec<Row>,
+}
+
+impl Beat {
+    /// Its bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(256);
+        let mut w = Writer(&mut bytes);
+        w.u32(BEAT_VERSION).digest(self.ledger).text(self.node.as_str());
+        w.text(self.address.as_str()).u64(self.incarnation.0).u64(self.number);
+        w.u8(self.state as u8).u8(u8::from(self.full)).u64(self.pool.0).u64(self.seen.0);
+        w.list(self.shares.iter(), |w, s| {
+            w.u16(s.share.0).u32(s.epoch.0).u64(s.confirmed.0).u8(s.stage as u8);
+            w.option(s.accepted_take.as_ref(), |w, t| {
+                w.u64(t.0);
+            });
+        });
+        w.list(self.rows.iter(), |w, row| {
+            w.u16(row.share.0).u16(row.run.0).u8(row.class.0).u32(row.held);
+            w.option(row.next_end.as_ref(), |w, t| {
+                w.millis(*t);
+            });
+            row.digest.put(w);
+        });
+        bytes
+    }
+
+    /// Reads a beat.
+    ///
+    /// # Errors
+    /// [`Malformed`] if this is no beat of this version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut r = Reader::new(bytes, "beat");
+        let version = r.u32()?;
+        if version != BEAT_VERSION {
+            return Err(Malformed::Unknown { what: "beat", value: version });
+        }
+        let beat = Self {
+            ledger: r.digest()?,
+            node: name(r.text()?)?,
+            address: name(r.text()?)?,
+            incarnation: Incarnation(r.u64()?),
+            number: r.u64()?,
+            state: NodeState::from_repr(r.u8()?).ok_or(Malformed::Range("node state"))?,
+            full: r.u8()? == 1,
+            pool: Offset(r.u64()?),
+            seen: Offset(r.u64()?),
+            shares: r.list(|r| {
+                Ok(ShareBeat {
+                    share: ShareId(r.u16()?),
+                    epoch: Epoch(r.u32()?),
+                    confirmed: Offset(r.u64()?),
+                    stage: ShareStage::from_repr(r.u8()?).ok_or(Malformed::Range("stage"))?,
+                    accepted_take: r.option(Reader::u64)?.map(Offset),
+                })
+            })?,
+            rows: r.list(|r| {
+                Ok(Row {
+                    share: ShareId(r.u16()?),
+                    run: RunId(r.u16()?),
+                    class: ClassId(r.u8()?),
+                    held: r.u32()?,
+                    next_end: r.option(Reader::millis)?,
+                    digest: Digest::read(r)?,
+                })
+            })?,
+        };
+        r.end()?;
+        Ok(beat)
+    }
+}
+
+/// What is known of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSeen {
+    /// Its process.
+    pub incarnation: Incarnation,
+    /// Where its peers reach it.
+    pub address: Address,
+    /// How far it is.
+    pub state: NodeState,
+    /// The number of its last beat.
+    number: u64,
+    /// When its last beat was read, on the reader's monotonic clock.
+    heard: Millis,
+    /// What it had read of the pool.
+    pool: Offset,
+    /// What it had read of the board.
+    seen: Offset,
+    /// Whether every beat since its last full one was read.
+    complete: bool,
+}
+
+/// What is known of a share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShareSeen {
+    /// Who owns it, as far as was heard.
+    pub node: NodeId,
+    /// Its process.
+    pub incarnation: Incarnation,
+    /// By which epoch.
+    pub epoch: Epoch,
+    /// Up to where that is confirmed.
+    pub confirmed: Offset,
+    /// The last Take that it has accepted.
+    pub accepted_take: Option<Offset>,
+    /// How far it is.
+    pub stage: ShareStage,
+}
+
+#[derive(Debug, Clone)]
+struct RowSeen {
+    incarnation: Incarnation,
+    epoch: Epoch,
+    row: Row,
+}
+
+/// What to do for a wish that one's own memory cannot meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Search {
+    /// That share has enough seats free.
+    Travel(ShareId),
+    /// Nobody has enough seats together; the largest group that fits, 0 for none at all.
+    Proven {
+        /// The largest group that some share can seat.
+        largest: u32,
+        /// Seats that are held and not paid, over all shares.
+        held: u32,
+        /// When the first of these holds ends.
+        next_end: Option<Millis>,
+    },
+    /// Something is missing; the variant's text is a metric label.
+    Unproven(&'static str),
+}
+
+/// What is looked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Sought<'a> {
+    /// The run.
+    pub run: RunId,
+    /// The class.
+    pub class: ClassId,
+    /// From where to where.
+    pub journey: Journey,
+    /// How many seats together.
+    pub party: u32,
+    /// The share that looks; it travels to others only.
+    pub home: ShareId,
+    /// Shares that said no to this order, with what else one's own orders ask of each.
+    pub tried: &'a [ShareId],
+}
+
+/// The board as one reader has heard it.
+#[derive(Debug, Clone)]
+pub struct Board {
+    incarnation: Incarnation,
+    ledger: Digest128,
+    /// The offset of the next record to read.
+    position: Offset,
+    nodes: BTreeMap<NodeId, NodeSeen>,
+    shares: BTreeMap<ShareId, ShareSeen>,
+    rows: BTreeMap<(RunId, ClassId), BTreeMap<ShareId, RowSeen>>,
+    /// Own beats on their way: number, and when sent by one's own monotonic clock.
+    sent: VecDeque<(u64, Millis)>,
+    /// Own beats that came back: board offset, and when sent.
+    echoes: VecDeque<(Offset, Millis)>,
+    /// Since when own beats come back without a pause; silence is counted from here at most.
+    listening: Option<Millis>,
+}
+
+impl Board {
+    /// A reader that has heard nothing.
+    #[must_use]
+    pub fn new(ledger: Digest128, incarnation: Incarnation) -> Self {
+        Self {
+            incarnation,
+            ledger,
+            position: Offset(0),
+            nodes: BTreeMap::new(),
+            shares: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            sent: VecDeque::new(),
+            echoes: VecDeque::new(),
+            listening: None,
+        }
+    }
+
+    /// Notes that an own beat goes out now. To be called before it is handed to the log.
+    pub fn sent(&mut self, number: u64, mono: Millis) {
+        if self.sent.len() == ECHOES_MAX {
+            self.sent.pop_front();
+        }
+        self.sent.push_back((number, mono));
+    }
+
+    /// Reads the record at `at`.
+    ///
+    /// # Errors
+    /// [`Malformed`]: the record is passed over, since the board carries no history.
+    pub fn read(&mut self, mono: Millis, at: Offset, record: &[u8]) -> Result<(), Malformed> {
+        self.position = Offset(at.0 + 1);
+        let beat = Beat::decode(record)?;
+        if beat.ledger != self.ledger {
+            return Err(Malformed::Range("ledger"));
+        }
+        if beat.incarnation == self.incarnation {
+            self.echo(mono, at, beat.number);
+        }
+        self.hear(mono, beat);
+        Ok(())
+    }
+
+    fn echo(&mut self, mono: Millis, at: Offset, number: u64) {
+        while let Some(&(sent, when)) = self.sent.front() {
+            if sent > number {
+                break;
+            }
+            self.sent.pop_front();
+            if sent == number {
+                if self.lapsed(mono) {
+                    self.listening = Some(mono);
+                }
+                if self.echoes.len() == ECHOES_MAX {
+                    self.echoes.pop_front();
+                }
+                self.echoes.push_back((at, when));
+            }
+        }
+    }
+
+    /// Whether own beats have stopped coming back.
+    fn lapsed(&self, mono: Millis) -> bool {
+        self.echoes.back().is_none_or(|(_, sent)| mono.since(*sent) > 2 * LEASE_MS)
+    }
+
+    fn hear(&mut self, mono: Millis, beat: Beat) {
+        let before = self.nodes.get(&beat.node).filter(|n| n.incarnation == beat.incarnation);
+        if before.is_some_and(|n| n.number >= beat.number) {
+            return;
+        }
+        let next = before.is_some_and(|n| n.complete && n.number + 1 == beat.number);
+        let complete = beat.full || next;
+        let (epochs, node) = (epochs_of(&beat), beat.node);
+        for share in &beat.shares {
+            self.hear_share(&beat, share);
+        }
+        if beat.full || !complete {
+            for rows in self.rows.values_mut() {
+                rows.retain(|_, r| r.incarnation != beat.incarnation);
+            }
+        }
+        let seen = NodeSeen {
+            incarnation: beat.incarnation,
+            address: beat.address,
+            state: beat.state,
+            number: beat.number,
+            heard: mono,
+            pool: beat.pool,
+            seen: beat.seen,
+            complete,
+        };
+        self.nodes.insert(node, seen);
+        if !complete {
+            return;
+        }
+        for row in beat.rows {
+            let Some(epoch) = epochs.get(&row.share) else { continue };
+            let of_class = self.rows.entry((row.run, row.class)).or_default();
+            // A former owner that still talks must not replace the rows of a later epoch.
+            if of_class.get(&row.share).is_none_or(|old| old.epoch <= *epoch) {
+                let (incarnation, epoch) = (beat.incarnation, *epoch);
+                of_class.insert(row.share, RowSeen { incarnation, epoch, row });
+            }
+        }
+    }
+
+    fn hear_share(&mut self, beat: &Beat, share: &ShareBeat) {
+        let newer = |old: &ShareSeen| (old.epoch, old.confirmed) <= (share.epoch, share.confirmed);
+        if self.shares.get(&share.share).is_none_or(newer) {
+            let seen = ShareSeen {
+                node: beat.node,
+                incarnation: beat.incarnation,
+                epoch: share.epoch,
+                confirmed: share.confirmed,
+                accepted_take: share.accepted_take,
+                stage: share.stage,
+            };
+            self.shares.insert(share.share, seen);
+        }
+    }
+
+    /// Until when, on one's own monotonic clock, an owner by `epoch` may answer from memory:
+    /// an own beat was read back and no higher epoch before it.
+    #[must_use]
+    pub fn lease(&self, share: ShareId, epoch: Epoch) -> Option<Millis> {
+        if self.shares.get(&share).is_some_and(|s| s.epoch > epoch) {
+            return None;
+        }
+        self.echoes.back().map(|(_, sent)| sent.plus(LEASE_MS))
+    }
+
+    /// Whether own beats come back: only then is another's silence worth anything.
+    #[must_use]
+    pub fn is_listening(&self, mono: Millis) -> bool {
+        !self.lapsed(mono)
+    }
+
+    /// How long nothing was heard of a node while own beats came back, in milliseconds.
+    /// None while they do not come back.
+    #[must_use]
+    pub fn silent_ms(&self, mono: Millis, node: NodeId) -> Option<u64> {
+        let since = self.listening.filter(|_| !self.lapsed(mono))?;
+        let heard = self.nodes.get(&node).map_or(since, |n| n.heard.max(since));
+        Some(mono.since(heard))
+    }
+
+    /// How long nothing was heard of a share's owner, in milliseconds; see
+    /// [`Board::silent_ms`]. A share of which nothing was ever heard is silent too.
+    #[must_use]
+    pub fn share_silent_ms(&self, mono: Millis, share: ShareId) -> Option<u64> {
+        let Some(seen) = self.shares.get(&share) else {
+            let since = self.listening.filter(|_| !self.lapsed(mono))?;
+            return Some(mono.since(since));
+        };
+        match self.nodes.get(&seen.node) {
+            // A new process under the old name: its former self will never speak again.
+            Some(n) if n.incarnation != seen.incarnation => Some(u64::MAX),
+            _ => self.silent_ms(mono, seen.node),
+        }
+    }
+
+    /// Nodes that spoke within `ms`, oneself included.
+    pub fn live(&self, mono: Millis, ms: u64) -> impl Iterator<Item = (NodeId, &NodeSeen)> {
+        let live = move |n: &NodeSeen| mono.since(n.heard) <= ms;
+        self.nodes.iter().filter(move |(_, n)| live(n)).map(|(id, n)| (*id, n))
+    }
+
+    /// What is known of a node.
+    #[must_use]
+    pub fn node(&self, node: NodeId) -> Option<&NodeSeen> {
+        self.nodes.get(&node)
+    }
+
+    /// All nodes that ever spoke.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &NodeSeen)> {
+        self.nodes.iter().map(|(id, n)| (*id, n))
+    }
+
+    /// What is known of a share.
+    #[must_use]
+    pub fn share(&self, share: ShareId) -> Option<&ShareSeen> {
+        self.shares.get(&share)
+    }
+
+    /// The offset of the next record to read.
+    #[must_use]
+    pub fn position(&self) -> Offset {
+        self.position
+    }
+
+    /// Whether a share's owner wrote its last beat after reading an own beat that was sent at
+    /// most [`LEASE_MS`] ago: rule N2. No clocks are compared.
+    fn is_fresh(&self, mono: Millis, seen: &ShareSeen) -> bool {
+        let Some(node) = self.nodes.get(&seen.node) else { return false };
+        if node.incarnation != seen.incarnation || !node.complete {
+            return false;
+        }
+        let had_read = if node.incarnation == self.incarnation { self.position } else { node.seen };
+        let vouching = self.echoes.iter().rev().find(|(at, _)| *at < had_read);
+        vouching.is_some_and(|(_, sent)| mono.since(*sent) <= LEASE_MS)
+    }
+
+    /// Looks for seats beyond one's own memory: names a share that has them, or proves that
+    /// nobody has, by rules N1 to N4. `asked` tells what orders on their way ask of a share.
+    /// The pool must have no block of the class left: the caller draws first.
+    #[must_use]
+    pub fn search(
+        &self,
+        mono: Millis,
+        pool: &Pool,
+        sought: &Sought<'_>,
+        asked: impl Fn(ShareId) -> u32,
+    ) -> Search {
+        if pool.has_blocks(sought.run, sought.class) {
+            return Search::Unproven("pool");
+        }
+        let rows = self.rows.get(&(sought.run, sought.class));
+        let (mut largest, mut held, mut next_end) = (0, 0, None);
+        let mut best: Option<(u32, ShareId)> = None;
+        let mut missing = None;
+        for share in pool.sellers(sought.run, sought.class) {
+            let row = match self.vouched_row(mono, pool, rows, share) {
+                Ok(row) => row,
+                Err(why) => {
+                    missing = Some(why);
+                    continue;
+                }
+            };
+            let seats = row.digest.seats(sought.journey);
+            let offered = seats.saturating_sub(asked(share));
+            let open = share != sought.home && !sought.tried.contains(&share);
+            if open && offered >= sought.party && best.is_none_or(|(most, _)| offered > most) {
+                best = Some((offered, share));
+            }
+            largest = largest.max(seats);
+            held += row.held;
+            next_end = [next_end, row.next_end].into_iter().flatten().min();
+        }
+        match (best, missing) {
+            (Some((_, share)), _) => Search::Travel(share),
+            (None, Some(why)) => Search::Unproven(why),
+            // Someone has seats, and they were asked for by another order or said no just now.
+            (None, None) if largest >= sought.party => Search::Unproven("in-flight"),
+            (None, None) => Search::Proven { largest, held, next_end },
+        }
+    }
+
+    /// The row of a share, if rules N1 to N3 hold for it.
+    fn vouched_row<'a>(
+        &'a self,
+        mono: Millis,
+        pool: &Pool,
+        rows: Option<&'a BTreeMap<ShareId, RowSeen>>,
+        share: ShareId,
+    ) -> Result<&'a Row, &'static str> {
+        let seen = self.shares.get(&share).ok_or("unowned")?;
+        let row = rows.and_then(|r| r.get(&share)).ok_or("row")?;
+        if seen.stage != ShareStage::Selling {
+            return Err("recovering");
+        }
+        if row.epoch != seen.epoch || row.incarnation != seen.incarnation {
+            return Err("row");
+        }
+        if !self.is_fresh(mono, seen) {
+            return Err("stale");
+        }
+        let node_pool = self.nodes.get(&seen.node).map(|n| n.pool).ok_or("stale")?;
+        if pool.position() < node_pool {
+            return Err("pool");
+        }
+        if pool.last_take(share) > seen.accepted_take {
+            return Err("take");
+        }
+        Ok(&row.row)
+    }
+
+    /// Seats that are free on a journey, over all shares that were heard of, without a proof.
+    /// The flag tells whether every share that sells the class was heard of.
+    #[must_use]
+    pub fn count(&self, pool: &Pool, run: RunId, class: ClassId, journey: Journey) -> (u32, bool) {
+        let rows = self.rows.get(&(run, class));
+        let mut complete = true;
+        let mut seats = pool.seats(run, class);
+        for share in pool.sellers(run, class) {
+            match rows.and_then(|r| r.get(&share)) {
+                Some(seen) => seats += seen.row.digest.seats(journey),
+                None => complete = false,
+            }
+        }
+        (seats, complete)
+    }
+}
+
+fn epochs_of(beat: &Beat) -> BTreeMap<ShareId, Epoch> {
+    beat.shares.iter().map(|s| (s.share, s.epoch)).collect()
+}
