@@ -11,7 +11,9 @@
 //! - [`entry`]: the ledger's vocabulary; [`codec`], [`wire`]: its bytes.
 //! - [`state`]: a share and the life of its orders; [`fold`]: which records count.
 //! - [`pool`]: partition 0; [`digest`], [`board`]: what is free elsewhere, and proofs of it.
-//! - [`claim`]: when a share may be claimed; [`owner`]: owning it.
+//! - [`claim`]: when a share may be claimed; [`owner`]: owning it;
+//!   [`message`]: what nodes say to each other.
+//! - [`plan`]: who should own what.
 
 pub mod allocate;
 pub mod board;
@@ -22,7 +24,9 @@ pub mod digest;
 pub mod entry;
 pub mod fold;
 pub mod legs;
+pub mod message;
 pub mod owner;
+pub mod plan;
 pub mod pool;
 pub mod state;
 pub mod stock;
