@@ -483,11 +483,11 @@ fn ascending<K: Ord, V>(items: Vec<(K, V)>) -> Result<std::collections::BTreeMap
     }
 }
 
-fn put_order(w: &mut Writer<'_>, id: OrderId) {
+pub(crate) fn put_order(w: &mut Writer<'_>, id: OrderId) {
     w.u16(id.home.0).u32(id.epoch.0).u32(id.number);
 }
 
-fn order(r: &mut Reader<'_>) -> Result<OrderId, Malformed> {
+pub(crate) fn order(r: &mut Reader<'_>) -> Result<OrderId, Malformed> {
     Ok(OrderId { home: ShareId(r.u16()?), epoch: Epoch(r.u32()?), number: r.u32()? })
 }
 
