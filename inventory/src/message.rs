@@ -9,7 +9,7 @@ use crate::legs::Journey;
 use crate::owner::{Answer, OrderView, Status};
 use crate::state::{Command, Refusal};
 use crate::wire;
-use crate::words::{Attempt, ClassId, Millis, Offset, RunId, ShareId};
+use crate::words::{Attempt, ClassId, Offset, RunId, ShareId};
 
 const VERSION: u8 = 1;
 
@@ -255,7 +255,7 @@ fn refusal(r: &mut Reader<'_>) -> Result<Refusal, Malformed> {
 mod tests {
     use super::*;
     use crate::allocate::Seats;
-    use crate::words::{Digest128, Epoch, OrderId};
+    use crate::words::{Digest128, Epoch, Millis, OrderId};
 
     #[test]
     fn every_answer_arrives_as_it_was_sent() {
