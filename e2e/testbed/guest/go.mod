@@ -1,0 +1,3 @@
+module stationmaster.dev/e2e/testbed/guest
+
+go 1.26.0
