@@ -17,7 +17,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::status::TrainSaleStatus;
 
-// One name of a list-map: what server-side apply merges by, and what may not appear twice.
+/// host:port, where the host may be an IPv6 address in brackets.
+const ADDRESS: &str = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$";
+
+fn addresses() -> String {
+    let one = ADDRESS.trim_matches(['^', '$']);
+    format!("^{one}(,{one})*$")
+}
+
+// The names of a list-map: what server-side apply merges by, and what may not appear twice.
 macro_rules! keys {
     ($($key:literal),+) => { vec![$($key),+] };
 }
@@ -143,7 +151,10 @@ pub struct TrainSaleSpec {
     /// The runs on sale: one train on one date. None may be removed; more may be added.
     #[schemars(
         length(min = 1, max = 1000),
-        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = keys!["train", "date"])
+        extend(
+            "x-kubernetes-list-type" = "map",
+            "x-kubernetes-list-map-keys" = keys!["train", "date"]
+        )
     )]
     pub runs: Vec<Run>,
     /// How the seats are divided over the nodes.
@@ -741,7 +752,7 @@ pub struct Kafka {
     #[schemars(
         length(min = 3, max = 1024),
         regex(
-            pattern = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}(,(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5})*$"
+            pattern = addresses()
         )
     )]
     pub bootstrap_servers: String,
@@ -990,7 +1001,7 @@ pub struct RedisStandalone {
     /// host:port.
     #[schemars(
         length(min = 3, max = 260),
-        regex(pattern = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$")
+        regex(pattern = ADDRESS)
     )]
     pub address: String,
 }
@@ -1007,7 +1018,7 @@ pub struct RedisSentinel {
         length(min = 1, max = 16),
         inner(
             length(min = 3, max = 260),
-            regex(pattern = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$")
+            regex(pattern = ADDRESS)
         ),
         extend("x-kubernetes-list-type" = "set")
     )]
@@ -1023,7 +1034,7 @@ pub struct RedisCluster {
         length(min = 1, max = 32),
         inner(
             length(min = 3, max = 260),
-            regex(pattern = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$")
+            regex(pattern = ADDRESS)
         ),
         extend("x-kubernetes-list-type" = "set")
     )]
