@@ -422,6 +422,13 @@ impl Board {
         Some(mono.since(heard))
     }
 
+    /// How long ago a node's last beat was read, in milliseconds, whether or not own beats come
+    /// back.
+    #[must_use]
+    pub fn since_heard(&self, mono: Millis, node: NodeId) -> Option<u64> {
+        self.nodes.get(&node).map(|n| mono.since(n.heard))
+    }
+
     /// How long nothing was heard of a share's owner, in milliseconds; see
     /// [`Board::silent_ms`]. A share of which nothing was ever heard is silent too.
     #[must_use]

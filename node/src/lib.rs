@@ -1,1 +1,127 @@
-//! node
+//! A node: sells seats over HTTP from the shares that it owns.
+//!
+//! In reading order, along a purchase:
+//! - [`http`]: a request becomes a command for a share.
+//! - [`desk`]: where it waits for the worker.
+//! - `worker`: a core's turn; drives the machines of `inventory` over the ledger.
+//! - [`station`]: what the tasks of one core share.
+//! - [`courier`]: the way to the owner on another node.
+//! - `candidates`: folding and claiming shares, beside the serving thread.
+//! - `draw`: blocks from the pool.
+//! - [`control`]: the operator's and the peers' port.
+
+pub mod control;
+pub mod courier;
+pub mod desk;
+pub mod http;
+pub mod station;
+pub mod telemetry;
+
+mod candidates;
+mod draw;
+#[cfg(feature = "kafka")]
+pub mod init;
+mod worker;
+
+use std::net::TcpListener;
+use std::rc::Rc;
+
+use ::control::signature::PublicKey;
+use tokio::sync::{mpsc, watch};
+
+pub use station::{Identity, Role, Station};
+
+/// Where a node gets its handles on the ledger and the board.
+pub trait Ledgers: Send + 'static {
+    /// The ledger: partition 0 is the pool, `i` is share `i`.
+    type Log: ledger::Log;
+    /// The board: one partition.
+    type Board: ledger::Log;
+    /// The ledger's name.
+    fn name(&self) -> &str;
+    /// A handle of its own for one thread.
+    fn log(&self) -> Self::Log;
+    /// A handle of its own for one thread.
+    fn board(&self) -> Self::Board;
+}
+
+/// What a node needs beside the ledger.
+#[derive(Debug)]
+pub struct Setup {
+    /// Who it is.
+    pub me: Identity,
+    /// The sale, `namespace/name`: what the operator's signatures name.
+    pub sale: String,
+    /// Where buyers connect; bound already, so that a port that is taken is a clear error.
+    pub buyers: TcpListener,
+    /// Where the operator and other nodes connect.
+    pub control: TcpListener,
+    /// The header in which a trusted gateway names the buyer.
+    pub buyer_header: hyper::header::HeaderName,
+    /// The operator's key; none in local mode, where nobody signs.
+    pub operator: Option<PublicKey>,
+    /// The Redis that helps to draw, `host:port`.
+    pub redis: Option<String>,
+}
+
+/// Why a node could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The machine refused a socket, a thread or a file.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// The ledger could not be read at all.
+    #[error("the ledger: {0}")]
+    Ledger(#[from] ledger::Torn),
+}
+
+/// What whoever runs a node wants of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Serve.
+    Serve,
+    /// Give the shares up, finish what waits, end.
+    Drain,
+    /// End at once, as if the process were killed.
+    Kill,
+}
+
+/// Runs a node on this thread until it was drained or killed. To be called in a `LocalSet` of
+/// a current-thread runtime.
+///
+/// # Errors
+/// [`Error`] if it could not begin.
+pub async fn run<S: Ledgers>(
+    setup: Setup,
+    ledgers: S,
+    mut wish: watch::Receiver<Wish>,
+    on_start: impl FnOnce(Rc<Station>),
+) -> Result<(), Error> {
+    let (mail, inbox) = mpsc::channel(station::MAIL_MAX);
+    let drawer = draw::Drawer::default();
+    let station = Station::new(setup.me, ledgers.name(), drawer, mail);
+    on_start(Rc::clone(&station));
+    let buyers = http::listen(Rc::clone(&station), setup.buyers, setup.buyer_header)?;
+    let operator = control::Guard { sale: setup.sale, key: setup.operator };
+    let control = control::listen(Rc::clone(&station), setup.control, operator)?;
+    let worker = worker::Worker::new(Rc::clone(&station), ledgers, inbox).await?;
+    let mut worker = tokio::task::spawn_local(worker.run());
+    loop {
+        tokio::select! {
+            _ = &mut worker => break,
+            changed = wish.changed() => {
+                let wanted = *wish.borrow_and_update();
+                if changed.is_err() || wanted == Wish::Kill {
+                    worker.abort();
+                    break;
+                }
+                if wanted == Wish::Drain {
+                    station.post(station::Mail::Drain);
+                }
+            }
+        }
+    }
+    buyers.abort();
+    control.abort();
+    Ok(())
+}

@@ -1,0 +1,310 @@
+//! The port of the operator and of other nodes: reports, postings, commands for shares.
+//!
+//! Nothing is trusted from the network: the operator signs (Ed25519), peers carry a keyed hash
+//! that only readers of the ledger can make. Without either, the answer is 401.
+
+use std::convert::Infallible;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use control::posting::{Posted, Posting, Record};
+use control::report::{
+    InForce, NodeState, Peer, PoolPosition, RedisHealth, Report, Share, ShareState,
+};
+use control::signature::{HEADER, PublicKey, Request as Signed};
+use control::{BODY_BYTES_MAX, PLAN_PATH, REPORT_PATH, STATE_PATH};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use inventory::board::{NodeState as Phase, ShareStage};
+use inventory::entry::PoolEntry;
+use inventory::message::{decode_command, encode_answer};
+use inventory::owner::Answer;
+use inventory::pool::{Pool, pool_record};
+use ledger::Fate;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::courier::{PEER_HEADER, PEER_PATH, seal};
+use crate::desk::Outcome;
+use crate::http::{Reply, reply};
+use crate::station::{Mail, Role, Station};
+
+/// A posting waits so long for the ledger; the operator asks again anyway.
+const POST_TIMEOUT: Duration = Duration::from_secs(3);
+/// Peers and one operator: a slow request is none of theirs.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Peers of which nothing was read for so long are left out of reports.
+const PEER_KEPT_MS: u64 = 10 * 60 * 1_000;
+/// "Kafka answers" means within this time.
+const KAFKA_OK_MS: u64 = 5_000;
+/// A query node trusts the board while beats come at all.
+const BOARD_OK_MS: u64 = 1_000;
+
+/// Who may ask.
+#[derive(Debug)]
+pub struct Guard {
+    /// The sale, `namespace/name`.
+    pub sale: String,
+    /// The operator's key; none where nobody signs: then only peers are served.
+    pub key: Option<PublicKey>,
+}
+
+/// Serves the control port until the task is ended.
+///
+/// # Errors
+/// What the system says of the listener.
+pub fn listen(
+    station: Rc<Station>,
+    listener: TcpListener,
+    guard: Guard,
+) -> std::io::Result<JoinHandle<()>> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let guard = Rc::new(guard);
+    Ok(tokio::task::spawn_local(async move {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                // Out of descriptors: the connections that end make room.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            };
+            let _ = stream.set_nodelay(true);
+            let (station, guard) = (Rc::clone(&station), Rc::clone(&guard));
+            let service = service_fn(move |request| {
+                let (station, guard) = (Rc::clone(&station), Rc::clone(&guard));
+                async move { Ok::<_, Infallible>(answer(&station, &guard, request).await) }
+            });
+            tokio::task::spawn_local(async move {
+                let mut http = hyper::server::conn::http1::Builder::new();
+                http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+                // A connection that ends badly is the peer's affair.
+                let _ = http.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    }))
+}
+
+async fn answer(station: &Rc<Station>, guard: &Guard, request: Request<Incoming>) -> Reply {
+    let (head, body) = request.into_parts();
+    let Ok(body) = Limited::new(body, BODY_BYTES_MAX).collect().await else {
+        return words(StatusCode::BAD_REQUEST, "the body did not arrive whole");
+    };
+    let body = body.to_bytes();
+    let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok());
+    let path = head.uri.path();
+    if path == PEER_PATH && head.method == Method::POST {
+        return peer(station, header(PEER_HEADER), &body).await;
+    }
+    let signed = Signed {
+        method: head.method.as_str(),
+        path,
+        body: &body,
+        sale: &guard.sale,
+        node: station.me.node.as_str(),
+    };
+    let Some(key) = &guard.key else {
+        return words(StatusCode::NOT_FOUND, "this node has no operator");
+    };
+    if let Err(why) = key.verify(station.now().wall, header(HEADER), &signed) {
+        return words(StatusCode::UNAUTHORIZED, why.to_string());
+    }
+    match (&head.method, path) {
+        (&Method::GET, REPORT_PATH) => json(StatusCode::OK, &report(station)),
+        (&Method::GET, STATE_PATH) => match in_force(station) {
+            Some(state) => json(StatusCode::OK, &state),
+            None => words(StatusCode::SERVICE_UNAVAILABLE, "partition 0 is being folded"),
+        },
+        (&Method::POST, PLAN_PATH) => match serde_json::from_slice(&body) {
+            Ok(posting) => match post(station, posting).await {
+                Ok(posted) => json(StatusCode::OK, &posted),
+                Err((status, why)) => words(status, why),
+            },
+            Err(why) => words(StatusCode::UNPROCESSABLE_ENTITY, why.to_string()),
+        },
+        _ => words(StatusCode::NOT_FOUND, "no such page"),
+    }
+}
+
+fn words(status: StatusCode, text: impl Into<String>) -> Reply {
+    reply(status, "text/plain; charset=utf-8", Bytes::from(text.into()))
+}
+
+fn json<T: serde::Serialize>(status: StatusCode, value: &T) -> Reply {
+    match serde_json::to_vec(value) {
+        Ok(bytes) => reply(status, "application/json", bytes),
+        Err(why) => words(StatusCode::INTERNAL_SERVER_ERROR, why.to_string()),
+    }
+}
+
+/// A command for a share that a peer believes to be here. It is never passed on: the peer
+/// looks again.
+async fn peer(station: &Rc<Station>, sum: Option<&str>, body: &[u8]) -> Reply {
+    let key = station.world.borrow().pool.key();
+    let Some(key) = key else { return words(StatusCode::SERVICE_UNAVAILABLE, "starting") };
+    if sum != Some(seal(&key, body).to_string().as_str()) {
+        return words(StatusCode::UNAUTHORIZED, "not a node of this ledger");
+    }
+    let Ok((share, command)) = decode_command(body) else {
+        return words(StatusCode::BAD_REQUEST, "no command of this version");
+    };
+    let owned = station.world.borrow().owned.contains_key(&share);
+    let answer = match station.desk.submit(share, command) {
+        _ if !owned => Answer::Busy("moved"),
+        Err(_) => Answer::Busy("full"),
+        Ok(pending) => match pending.await {
+            Outcome::Answered(answer) => answer,
+            Outcome::Rehomed => Answer::Busy("moved"),
+        },
+    };
+    Reply::new(Full::new(Bytes::from(encode_answer(&answer))))
+}
+
+/// What this node does and sees.
+#[must_use]
+pub fn report(station: &Station) -> Report {
+    let world = station.world.borrow();
+    let now = station.now().mono;
+    let heard = |at: Option<inventory::words::Millis>, ms| at.is_some_and(|at| now.since(at) <= ms);
+    let own_board_ok = match station.me.role {
+        Role::Sell => world.board.as_ref().is_some_and(|b| b.is_listening(now)),
+        Role::Query => heard(world.board_heard, BOARD_OK_MS),
+    };
+    Report {
+        node: station.me.node.to_string(),
+        incarnation: station.me.incarnation.0,
+        address: station.me.address.to_string(),
+        role: station.me.role,
+        weight: station.me.weight,
+        state: match world.state {
+            Phase::Starting => NodeState::Starting,
+            Phase::Ready => NodeState::Ready,
+            Phase::Draining => NodeState::Draining,
+        },
+        pool: PoolPosition {
+            position: world.pool.position().0,
+            definition_version: world.pool.definition_version(),
+            assign_version: world.pool.assign().version,
+            policy_version: world.pool.policy_version(),
+        },
+        shares: world
+            .owned
+            .iter()
+            .map(|(share, (epoch, stage))| Share {
+                share: share.0,
+                epoch: epoch.0,
+                state: match stage {
+                    ShareStage::Recovering => ShareState::Recovering,
+                    ShareStage::Selling => ShareState::Selling,
+                    ShareStage::Frozen => {
+                        ShareState::Frozen { offset: 0, why: "see the node's log".into() }
+                    }
+                },
+            })
+            .collect(),
+        candidates: world.candidates.iter().map(|s| s.0).collect(),
+        peers: peers(station, &world, now),
+        own_board_ok,
+        redis: station.drawer.health(now).map(|ok_within_ms| RedisHealth { ok_within_ms }),
+        kafka_ok: own_board_ok || heard(world.ledger_heard, KAFKA_OK_MS),
+    }
+}
+
+fn peers(
+    station: &Station,
+    world: &crate::station::World,
+    now: inventory::words::Millis,
+) -> Vec<Peer> {
+    let Some(board) = &world.board else { return Vec::new() };
+    let others = board.nodes().filter(|(node, _)| *node != station.me.node);
+    others
+        .map(|(node, seen)| Peer {
+            node: node.to_string(),
+            incarnation: seen.incarnation.0,
+            board_silent_ms: board.since_heard(now, node).unwrap_or(u64::MAX),
+            shares: world
+                .pool
+                .shares()
+                .filter_map(|share| board.share(share).map(|s| (share, s)))
+                .filter(|(_, s)| s.node == node && s.incarnation == seen.incarnation)
+                .map(|(share, s)| (share.0, s.epoch.0))
+                .collect(),
+        })
+        .filter(|peer| peer.board_silent_ms <= PEER_KEPT_MS)
+        .collect()
+}
+
+/// What counts in partition 0, as far as this node has read it.
+#[must_use]
+pub fn in_force(station: &Station) -> Option<InForce> {
+    let world = station.world.borrow();
+    let pool: &Pool = &world.pool;
+    Some(InForce {
+        position: pool.position().0,
+        definition_version: pool.definition_version(),
+        definition: pool.definition()?.as_ref().clone().into(),
+        assign: (pool.assign().version > 0).then(|| pool.assign().clone().into()),
+        policy: pool.policy().cloned().map(Into::into),
+    })
+}
+
+/// Appends what the operator wants to partition 0.
+///
+/// # Errors
+/// A status and why: a version that is not the next, words that cannot be, a ledger that does
+/// not answer.
+pub async fn post(station: &Rc<Station>, posting: Posting) -> Result<Posted, (StatusCode, String)> {
+    let unprocessable = |why: String| (StatusCode::UNPROCESSABLE_ENTITY, why);
+    let (entry, version, in_force) = {
+        let world = station.world.borrow();
+        let pool = &world.pool;
+        match posting.record {
+            Record::Assign(assign) => {
+                let version = assign.version;
+                let assign = assign.try_into();
+                let assign =
+                    assign.map_err(|e: inventory::words::BadName| unprocessable(e.to_string()))?;
+                (PoolEntry::Assign(assign), version, pool.assign().version)
+            }
+            Record::Policy(policy) => {
+                let version = policy.version;
+                (PoolEntry::Policy(policy.into()), version, pool.policy_version())
+            }
+            Record::Amend(amend) => {
+                let definition: inventory::definition::Definition =
+                    amend.definition.try_into().map_err(
+                        |e: inventory::definition::BadDefinition| unprocessable(e.to_string()),
+                    )?;
+                if let Some(old) = pool.definition() {
+                    old.allows(&definition).map_err(|e| unprocessable(e.to_string()))?;
+                }
+                let definition = Box::new(definition);
+                let entry = PoolEntry::Amend { version: amend.version, definition };
+                (entry, amend.version, pool.definition_version())
+            }
+        }
+    };
+    if version != in_force + 1 {
+        let why = format!("version {in_force} is in force, so {version} is not next");
+        return Err((StatusCode::CONFLICT, why));
+    }
+    tracing::info!(operator = posting.operator, reason = posting.reason, version, "posting");
+    let silent = || (StatusCode::SERVICE_UNAVAILABLE, "the ledger did not answer".to_owned());
+    let record = {
+        let world = station.world.borrow();
+        let ledger = world.pool.ledger().ok_or_else(silent)?;
+        pool_record(ledger, station.me.incarnation, station.now().wall, &[entry])
+            .map_err(|e| unprocessable(e.to_string()))?
+    };
+    let (tell, fate) = oneshot::channel();
+    station.post(Mail::AppendToPool(record, Some(tell)));
+    match tokio::time::timeout(POST_TIMEOUT, fate).await {
+        Ok(Ok(Fate::At(offset))) => Ok(Posted { offset: Some(offset) }),
+        Ok(Ok(Fate::Somewhere)) => Ok(Posted { offset: None }),
+        _ => Err(silent()),
+    }
+}

@@ -1,0 +1,223 @@
+//! Problems (RFC 9457): a closed set, so that clients can rely on `type`.
+
+use hyper::StatusCode;
+use hyper::header::{self, HeaderValue};
+use inventory::owner::Answer;
+use inventory::state::Refusal;
+use inventory::words::Millis;
+use serde_json::{Map, Value, json};
+
+use super::{Reply, reply};
+
+/// Where the types are documented.
+const TYPES: &str = "https://stationmaster.dev/problems/";
+
+/// Something that a client hears instead of what it asked for.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    status: StatusCode,
+    kind: &'static str,
+    title: &'static str,
+    detail: String,
+    more: Map<String, Value>,
+    retry_after: Option<u64>,
+    allow: Option<&'static str>,
+}
+
+impl Problem {
+    fn new(
+        status: StatusCode,
+        kind: &'static str,
+        title: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
+        let (more, detail) = (Map::new(), detail.into());
+        Self { status, kind, title, detail, more, retry_after: None, allow: None }
+    }
+
+    fn with(mut self, name: &str, value: Value) -> Self {
+        self.more.insert(name.to_owned(), value);
+        self
+    }
+
+    fn retry(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// Its last word in `type`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// The request says something that cannot be.
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "The request cannot be met", detail)
+    }
+
+    /// The request cannot be read.
+    pub fn malformed(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed", "The request cannot be read", detail)
+    }
+
+    /// The body is longer than it may be.
+    pub fn body_too_large(max: usize) -> Self {
+        let detail = format!("a body has at most {max} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", detail)
+    }
+
+    /// The body took too long.
+    pub fn body_too_slow() -> Self {
+        let title = "The body took too long";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body-too-slow", title, "send it at once")
+    }
+
+    /// There is no such page.
+    pub fn no_such_page() -> Self {
+        let title = "There is no such page";
+        Self::new(StatusCode::NOT_FOUND, "no-such-page", title, "see /v1/runs and /v1/orders")
+    }
+
+    /// The page does not take this method.
+    pub fn method_not_allowed(allow: &'static str) -> Self {
+        let (status, kind) = (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed");
+        let detail = format!("this page takes {allow}");
+        let mut problem = Self::new(status, kind, "The page does not take this method", detail);
+        problem.allow = Some(allow);
+        problem
+    }
+
+    /// Nobody said who the buyer is.
+    pub fn unidentified(header: &str) -> Self {
+        let detail = format!("the header {header} must name the buyer");
+        Self::new(StatusCode::UNAUTHORIZED, "unidentified", "Who is buying?", detail)
+    }
+
+    /// The run, class or stop does not exist.
+    pub fn no_such_trip(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no-such-trip", "There is no such trip", detail)
+    }
+
+    /// Not now.
+    pub fn busy(why: &str) -> Self {
+        let detail = "nothing was decided; try again with the same Idempotency-Key";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Busy, please try again", detail)
+            .with("reason", json!(why))
+            .retry(1)
+    }
+
+    fn unknown() -> Self {
+        let detail = "the order may or may not be placed; try again with the same Idempotency-Key";
+        let title = "The outcome is not known yet";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unknown", title, detail).retry(1)
+    }
+
+    fn sold_out(as_of: Millis, held: u32, next_end: Option<Millis>) -> Self {
+        let detail = match held {
+            0 => "no seat is free on this journey".to_owned(),
+            held => format!("no seat is free on this journey; {held} seats are held and unpaid"),
+        };
+        Self::new(StatusCode::CONFLICT, "sold-out", "Sold out", detail)
+            .with("asOf", json!(super::runs::time(as_of)))
+            .with("held", json!(held))
+            .with("nextHoldEnds", json!(next_end.map(super::runs::time)))
+    }
+
+    fn group_too_large(largest: u32) -> Self {
+        let detail = format!("at most {largest} passengers fit together on this journey");
+        let title = "The group is too large";
+        Self::new(StatusCode::CONFLICT, "group-too-large", title, detail)
+            .with("largest", json!(largest))
+    }
+
+    fn refused(refusal: Refusal) -> Self {
+        let conflict =
+            |kind, title, detail: String| Self::new(StatusCode::CONFLICT, kind, title, detail);
+        match refusal {
+            Refusal::NotOpen(opens) => {
+                let detail = match opens {
+                    Some(at) => format!("the sale opens at {}", super::runs::time(at)),
+                    None => "the sale is not open yet".to_owned(),
+                };
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Self::new(status, "not-open", "The sale is not open yet", detail)
+                    .with("opens", json!(opens.map(super::runs::time)))
+                    .retry(2)
+            }
+            Refusal::Suspended => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                let detail = "no new orders are taken for now; paying and cancelling work";
+                Self::new(status, "suspended", "The sale is suspended", detail).retry(10)
+            }
+            Refusal::Closed => {
+                conflict("closed", "The sale is over", "no new orders are taken".into())
+            }
+            Refusal::KeyReused => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "key-reused",
+                "The key was used for another order",
+                "an Idempotency-Key belongs to one body; use a new one for a new order",
+            ),
+            Refusal::NoSuchTrip => Self::no_such_trip("no such run, class or journey"),
+            Refusal::PartyTooLarge(most) => {
+                Self::invalid(format!("passengers: an order has 1 to {most} passengers"))
+                    .with("most", json!(most))
+            }
+            Refusal::TooManyHolds(most) => {
+                let detail = format!("pay or cancel first: at most {most} unpaid orders on a run");
+                conflict("too-many-holds", "Too many unpaid orders", detail)
+            }
+            Refusal::TooManyOrders(most) => {
+                let detail = format!("at most {most} orders on a run");
+                conflict("too-many-orders", "Too many orders", detail)
+            }
+            Refusal::NotFound => {
+                let title = "There is no such order";
+                Self::new(StatusCode::NOT_FOUND, "no-such-order", title, "not of this buyer")
+            }
+            Refusal::WrongAmount(price) => {
+                Self::invalid(format!("amountMinor: the order costs {price}"))
+                    .with("priceMinor", json!(price))
+            }
+            Refusal::Conflict => Self::busy("on-its-way"),
+            // Said between shares only; a buyer never hears it as it is.
+            Refusal::No => Self::busy("travelling"),
+            Refusal::Frozen => Self::busy("frozen"),
+        }
+    }
+
+    /// The problem that an answer is, if it is one.
+    #[must_use]
+    pub fn of(answer: &Answer) -> Option<Self> {
+        match answer {
+            Answer::Order { .. } => None,
+            Answer::Refused(refusal) => Some(Self::refused(*refusal)),
+            Answer::SoldOut { as_of, held, next_end } => {
+                Some(Self::sold_out(*as_of, *held, *next_end))
+            }
+            Answer::GroupTooLarge(largest) => Some(Self::group_too_large(*largest)),
+            Answer::Busy(why) => Some(Self::busy(why)),
+            Answer::Unknown => Some(Self::unknown()),
+        }
+    }
+
+    /// As an answer.
+    #[must_use]
+    pub fn into_reply(self) -> Reply {
+        let mut body = self.more;
+        body.insert("type".into(), json!(format!("{TYPES}{}", self.kind)));
+        body.insert("title".into(), json!(self.title));
+        body.insert("status".into(), json!(self.status.as_u16()));
+        body.insert("detail".into(), json!(self.detail));
+        let text = Value::Object(body).to_string();
+        let mut reply = reply(self.status, "application/problem+json", text);
+        if let Some(seconds) = self.retry_after {
+            reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(allow) = self.allow {
+            reply.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        reply
+    }
+}
