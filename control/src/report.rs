@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use inventory::dispatcher as of;
+use inventory::words::{BadName, Epoch, Incarnation, ShareId};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Role;
@@ -140,4 +142,92 @@ pub struct InForce {
     pub assign: Option<Assign>,
     /// Whether and how the sale goes on. None before the first.
     pub policy: Option<Policy>,
+}
+
+impl TryFrom<&Report> for of::Report {
+    type Error = BadName;
+
+    fn try_from(r: &Report) -> Result<Self, BadName> {
+        let peer = |peer: &Peer| {
+            Ok(of::Peer {
+                node: peer.node.parse()?,
+                incarnation: Incarnation(peer.incarnation),
+                silent_ms: peer.board_silent_ms,
+                owns: peer.shares.iter().map(|(s, e)| (ShareId(*s), Epoch(*e))).collect(),
+            })
+        };
+        let holding = |share: &Share| of::Holding {
+            share: ShareId(share.share),
+            epoch: Epoch(share.epoch),
+            recovering: share.state == ShareState::Recovering,
+        };
+        Ok(Self {
+            node: r.node.parse()?,
+            incarnation: Incarnation(r.incarnation),
+            sells: r.role == Role::Sell,
+            weight: r.weight,
+            state: match r.state {
+                NodeState::Starting => of::NodeState::Starting,
+                NodeState::Ready => of::NodeState::Ready,
+                NodeState::Draining => of::NodeState::Draining,
+            },
+            owns: r.shares.iter().map(holding).collect(),
+            peers: r.peers.iter().map(peer).collect::<Result<_, BadName>>()?,
+            board_ok: r.own_board_ok,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        Report {
+            node: "a".into(),
+            incarnation: u64::MAX,
+            address: "10.1.2.3:8080".into(),
+            role: Role::Sell,
+            weight: 2,
+            state: NodeState::Ready,
+            pool: PoolPosition {
+                position: 3,
+                definition_version: 1,
+                assign_version: 1,
+                policy_version: 0,
+            },
+            shares: vec![
+                Share { share: 1, epoch: 4, state: ShareState::Recovering },
+                Share {
+                    share: 2,
+                    epoch: 1,
+                    state: ShareState::Frozen { offset: 9, why: "it cannot be read".into() },
+                },
+            ],
+            candidates: vec![3],
+            peers: vec![Peer {
+                node: "b".into(),
+                incarnation: 7,
+                board_silent_ms: 120,
+                shares: [(5, 6)].into(),
+            }],
+            own_board_ok: true,
+            redis: Some(RedisHealth { ok_within_ms: None }),
+            kafka_ok: true,
+        }
+    }
+
+    #[test]
+    fn a_report_survives_the_way_through_json() {
+        let json = serde_json::to_string(&report()).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report());
+    }
+
+    #[test]
+    fn what_a_report_says_becomes_a_sign_of_life() {
+        let sign = of::Report::try_from(&report()).unwrap();
+        assert_eq!((sign.incarnation, sign.weight), (Incarnation(u64::MAX), 2));
+        assert_eq!(sign.owns.iter().map(|h| h.recovering).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(sign.peers[0].owns, [(ShareId(5), Epoch(6))]);
+    }
 }

@@ -13,7 +13,7 @@
 //! - [`pool`]: partition 0; [`digest`], [`board`]: what is free elsewhere, and proofs of it.
 //! - [`claim`]: when a share may be claimed; [`owner`]: owning it;
 //!   [`message`]: what nodes say to each other.
-//! - [`plan`]: who should own what.
+//! - [`plan`]: who should own what; [`dispatcher`]: when it is time for another plan.
 
 pub mod allocate;
 pub mod board;
@@ -21,6 +21,7 @@ pub mod claim;
 pub mod codec;
 pub mod definition;
 pub mod digest;
+pub mod dispatcher;
 pub mod entry;
 pub mod fold;
 pub mod legs;
