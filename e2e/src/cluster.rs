@@ -1,0 +1,91 @@
+//! The cluster that tests and commands use: the bed, or one that exists already.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::bed::Bed;
+use crate::error::{Error, Result};
+use crate::image::Image;
+use crate::install::client_tools;
+
+/// Where to run a test.
+#[derive(Debug)]
+pub enum Cluster {
+    /// Our own, with all its faults to be made.
+    Bed(Box<Bed>),
+    /// Somebody else's: kubectl and Helm work, faults and images do not.
+    Existing(Existing),
+}
+
+/// A cluster that is not ours.
+#[derive(Debug, Clone)]
+pub struct Existing {
+    kubeconfig: PathBuf,
+    kubectl: PathBuf,
+    helm: PathBuf,
+}
+
+impl Cluster {
+    /// The existing cluster if a kubeconfig is given, else the bed of this name, which is up.
+    ///
+    /// # Errors
+    /// When the file is missing, the tools cannot be built, or no such bed is up.
+    pub fn open(bed: &str, existing: Option<&Path>) -> Result<Self> {
+        let Some(kubeconfig) = existing else {
+            return Ok(Self::Bed(Box::new(Bed::open(bed)?)));
+        };
+        if !kubeconfig.is_file() {
+            return Err(Error::Missing {
+                what: format!("the kubeconfig {}", kubeconfig.display()),
+                how: "name the file of an existing cluster".to_owned(),
+            });
+        }
+        let (kubectl, helm) = client_tools()?;
+        Ok(Self::Existing(Existing { kubeconfig: kubeconfig.to_owned(), kubectl, helm }))
+    }
+
+    /// kubectl for this cluster.
+    #[must_use]
+    pub fn kubectl(&self) -> Command {
+        match self {
+            Self::Bed(bed) => bed.kubectl(),
+            Self::Existing(existing) => existing.client(&existing.kubectl),
+        }
+    }
+
+    /// Helm for this cluster.
+    #[must_use]
+    pub fn helm(&self) -> Command {
+        match self {
+            Self::Bed(bed) => bed.helm(),
+            Self::Existing(existing) => existing.client(&existing.helm),
+        }
+    }
+
+    /// The bed, for something that can be done to a bed only.
+    ///
+    /// # Errors
+    /// When this is an existing cluster.
+    pub fn bed(&self, deed: &'static str) -> Result<&Bed> {
+        match self {
+            Self::Bed(bed) => Ok(bed),
+            Self::Existing(_) => Err(Error::BedOnly(deed)),
+        }
+    }
+
+    /// Makes an image and brings it onto every node.
+    ///
+    /// # Errors
+    /// When that fails, or the cluster is not ours.
+    pub fn load_image(&self, image: &Image) -> Result<()> {
+        self.bed("loading an image")?.load_image(image)
+    }
+}
+
+impl Existing {
+    fn client(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env("KUBECONFIG", &self.kubeconfig);
+        command
+    }
+}
