@@ -27,22 +27,25 @@ const P1: Partition = Partition(1);
 
 /// Makes a module of one test for each promise. `$subject` is an expression that is evaluated
 /// anew for each test, inside a current-thread runtime, and yields a `Fn() -> impl Log`.
+/// `#[ignore = "a reason"]` before it goes to every test.
 #[macro_export]
 macro_rules! ledger_contract {
-    ($subject:expr; $($promise:ident)*) => {
-        $(
-            #[test]
-            fn $promise() {
-                let runtime = ::tokio::runtime::Builder::new_current_thread().enable_all().build();
-                runtime.expect("a runtime").block_on(async {
-                    let subject = $subject;
-                    $crate::contract::$promise(&subject).await;
-                });
-            }
-        )*
+    (@each $attribute:tt $subject:tt $($promise:ident)*) => {
+        $( $crate::ledger_contract! { @one $attribute $subject $promise } )*
     };
-    ($subject:expr) => {
-        $crate::ledger_contract! { $subject;
+    (@one { $(#[$attribute:meta])? } { $subject:expr } $promise:ident) => {
+        #[test]
+        $(#[$attribute])?
+        fn $promise() {
+            let runtime = ::tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(async {
+                let subject = $subject;
+                $crate::contract::$promise(&subject).await;
+            });
+        }
+    };
+    (@all $attribute:tt $subject:tt) => {
+        $crate::ledger_contract! { @each $attribute $subject
             offsets_are_dense_from_0_in_each_partition
             frames_come_back_unchanged
             frames_of_one_handle_keep_their_order
@@ -58,6 +61,12 @@ macro_rules! ledger_contract {
             a_frame_too_long_is_refused
             a_partition_that_does_not_exist_is_refused
         }
+    };
+    (#[ignore = $why:literal] $subject:expr) => {
+        $crate::ledger_contract! { @all { #[ignore = $why] } { $subject } }
+    };
+    ($subject:expr) => {
+        $crate::ledger_contract! { @all {} { $subject } }
     };
 }
 

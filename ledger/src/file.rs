@@ -23,7 +23,7 @@ use std::{
 
 use crate::{
     Fate, Log, Partition, Record, Refused, Slip, Tail, Torn,
-    inbox::{self, Batch, Inbox, Outbox, Slot},
+    inbox::{self, Inbox, Outbox, Slot},
     waiting::{Seat, Waiting},
 };
 use format::{HEADER_BYTES, Header, Place, RECORD_HEADER_BYTES};
@@ -423,7 +423,7 @@ struct Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.told {
-            self.outbox.send(vec![(self.slot, Fate::Unknown)]);
+            self.outbox.tell(self.slot, Fate::Unknown);
         }
     }
 }
@@ -521,17 +521,9 @@ impl<D: Disk> Writer<D> {
                 index.waiting.wake_all();
             });
         }
-        let mut batches: Vec<(Outbox, Batch)> = Vec::new();
         for (_, offset, _, mut ticket) in group.appends.drain(..) {
             ticket.told = true;
-            let fate = (ticket.slot, Fate::At(offset));
-            match batches.iter_mut().find(|(outbox, _)| outbox.is_same(&ticket.outbox)) {
-                Some((_, batch)) => batch.push(fate),
-                None => batches.push((ticket.outbox.clone(), vec![fate])),
-            }
-        }
-        for (outbox, batch) in batches {
-            outbox.send(batch);
+            ticket.outbox.tell(ticket.slot, Fate::At(offset));
         }
         Ok(())
     }

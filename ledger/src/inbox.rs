@@ -2,7 +2,7 @@
 //!
 //! A handle keeps what waits for a fate in numbered slots. The slot travels with the append
 //! and comes back; so the caller's slip keeps all its 64 bits, a fate never needs an
-//! allocation of its own, and the channel cannot overflow: it has room for one batch per slot.
+//! allocation of its own, and the channel cannot overflow: it has room for all slots.
 
 use std::task::{Context, Poll};
 
@@ -14,24 +14,24 @@ use crate::{FRAME_BYTES_MAX, Fate, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX, Refused, 
 /// The number of a waiting append within its handle; below [`IN_FLIGHT_MAX`].
 pub(crate) type Slot = u32;
 
-/// Fates of one handle, sent together so that its task is woken once for all of them.
-pub(crate) type Batch = Vec<(Slot, Fate)>;
+// No slot: wakes the handle's task and tells nothing.
+const WAKE: Slot = Slot::MAX;
 
 /// The handle's end: what waits, and what came back.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     waiting: Slab<(Slip, usize)>,
     bytes: usize,
-    fates: mpsc::Receiver<Batch>,
+    fates: mpsc::Receiver<(Slot, Fate)>,
 }
 
 /// The log's end.
 #[derive(Debug, Clone)]
-pub(crate) struct Outbox(mpsc::Sender<Batch>);
+pub(crate) struct Outbox(mpsc::Sender<(Slot, Fate)>);
 
 pub(crate) fn pair() -> (Outbox, Inbox) {
-    // Every batch but the empty one carries the fate of at least one slot, so there can be no
-    // more of them than slots; one place more lets an empty one wake the task.
+    // A slot is given out again only after its fate was fetched, so each is in the channel once
+    // at most; one place more is for WAKE.
     let (send, fates) = mpsc::channel(IN_FLIGHT_MAX + 1);
     (Outbox(send), Inbox { waiting: Slab::new(), bytes: 0, fates })
 }
@@ -60,11 +60,9 @@ impl Inbox {
         let before = out.len();
         loop {
             match self.fates.poll_recv(cx) {
-                Poll::Ready(Some(batch)) => {
-                    for (slot, fate) in batch {
-                        if let Some(slip) = self.settle(slot) {
-                            out.push((slip, fate));
-                        }
+                Poll::Ready(Some((slot, fate))) => {
+                    if let Some(slip) = self.settle(slot) {
+                        out.push((slip, fate));
                     }
                 }
                 Poll::Ready(None) => {
@@ -88,13 +86,20 @@ impl Inbox {
 }
 
 impl Outbox {
-    pub(crate) fn send(&self, batch: Batch) {
+    /// Tells a fate. The first of several wakes the handle's task; until it runs, those that
+    /// follow cost no further wake.
+    pub(crate) fn tell(&self, slot: Slot, fate: Fate) {
         // Only a handle that was dropped refuses, and then nobody waits any more.
-        let _ = self.0.try_send(batch);
+        let _ = self.0.try_send((slot, fate));
     }
 
-    /// Whether both lead to the same handle.
-    pub(crate) fn is_same(&self, other: &Outbox) -> bool {
-        self.0.same_channel(&other.0)
+    /// Wakes the handle's task without a fate.
+    #[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "only Kafka reconnects"))]
+    pub(crate) fn wake(&self) {
+        // Where something is in the channel the task was woken for that, and two of these in it
+        // would take a fate's place.
+        if self.0.capacity() == self.0.max_capacity() {
+            let _ = self.0.try_send((WAKE, Fate::Unknown));
+        }
     }
 }

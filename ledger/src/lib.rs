@@ -1,13 +1,14 @@
 //! The ledger as bytes: append-only partitions of records, and the board.
 //!
-//! This crate moves bytes and knows no seats. Its implementations pass one suite,
-//! `contract`. The board is a log of its own with one
+//! This crate moves bytes and knows no seats. Three implementations pass one suite,
+//! `contract`: Kafka, one file on disk, and memory. The board is a log of its own with one
 //! partition, read from the end.
 //!
 //! - [`Log`]: append without waiting; fates come back later.
 //! - [`Tail`]: read a partition from an offset on, densely, for ever.
 //! - [`memory`]: partitions in this process; lost with it.
 //! - [`file`]: one file, one process, durable before any fate is told.
+//! - `kafka` (feature `kafka`): one topic of a Kafka cluster; also founds topics.
 
 use std::task::{Context, Poll};
 
@@ -15,6 +16,8 @@ use std::task::{Context, Poll};
 pub mod contract;
 pub mod file;
 mod inbox;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod memory;
 mod waiting;
 

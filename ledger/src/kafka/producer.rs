@@ -1,0 +1,230 @@
+//! The producer that all handles share, and the thread that brings its fates back.
+//!
+//! A producer whose idempotence is lost fails for good. Then its thread makes sure that every
+//! append that it took has its fate, and only after that puts a new one in its place.
+
+use std::{
+    sync::{Arc, Weak, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientContext, Message,
+    client::Client,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    error::KafkaError,
+    producer::{
+        BaseProducer, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext,
+        PurgeConfig,
+    },
+};
+use tokio::sync::watch;
+
+use super::{Handle, Handles, KafkaConfig, Listener, Trouble, settings};
+use crate::{
+    Fate,
+    inbox::{Outbox, Slot},
+};
+
+/// How long the thread looks for deliveries before it looks for anything else. Deliveries are
+/// told when they come; this bounds how late a lost producer is noticed.
+const TURN: Duration = Duration::from_millis(100);
+
+/// How long a purged producer may take to tell its last fates. They are its own, so this is
+/// far more than it needs; what is missing then is told when the producer is destroyed.
+const PURGE_MAX: Duration = Duration::from_secs(2);
+
+/// How long a dropped ledger waits for the fates of what it took.
+const PARTING_MAX: Duration = Duration::from_secs(1);
+
+pub(super) type Native = BaseProducer<Deliveries>;
+
+/// Carries handle and slot through librdkafka and back, without an allocation.
+pub(super) fn opaque(handle: u32, slot: Slot) -> usize {
+    const { assert!(usize::BITS == 64) };
+    (handle as usize) << 32 | slot as usize
+}
+
+fn handle_and_slot(opaque: usize) -> (u32, Slot) {
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves of a usize")]
+    ((opaque >> 32) as u32, opaque as u32)
+}
+
+/// Sends each delivery's fate to its handle. Called on the producer's thread.
+#[derive(Debug)]
+pub(super) struct Deliveries {
+    listener: Listener,
+    handles: watch::Receiver<Handles>,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.listener.log(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.listener.error(error, reason);
+    }
+}
+
+impl ProducerContext<NoCustomPartitioner> for Deliveries {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, delivery: &DeliveryResult<'_>, opaque: usize) {
+        let fate = match delivery {
+            // A retry that the broker knew already is confirmed without an offset.
+            Ok(message) => u64::try_from(message.offset()).map_or(Fate::Somewhere, Fate::At),
+            // librdkafka may know that this one was surely not written, but its successors in
+            // flight are in doubt all the same: the caller treats them alike.
+            Err((error, message)) => {
+                tracing::warn!(partition = message.partition(), %error, "an append has no fate");
+                Fate::Unknown
+            }
+        };
+        let (handle, slot) = handle_and_slot(opaque);
+        if let Some(outbox) = self.handles.borrow().outboxes.get(&handle) {
+            outbox.tell(slot, fate);
+        }
+    }
+}
+
+/// The producer of one topic, whichever it is at present.
+#[derive(Debug)]
+pub(super) struct Producer {
+    link: watch::Receiver<Weak<Native>>,
+    handles: Arc<watch::Sender<Handles>>,
+    /// Dropping it tells the thread to end.
+    open: Option<mpsc::SyncSender<Duration>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Producer {
+    pub(super) fn start(config: &KafkaConfig) -> Result<Producer, Trouble> {
+        let (handles, registered) = watch::channel(Handles::default());
+        let first = create(config, &registered)?;
+        let (publish, link) = watch::channel(Arc::downgrade(&first));
+        let (open, closing) = mpsc::sync_channel(1);
+        let turns = Turns { config: config.clone(), registered, publish, closing };
+        let thread = thread::Builder::new()
+            .name("ledger-kafka".to_owned())
+            .spawn(move || turns.run(first))
+            .map_err(|error| Trouble::Refused(format!("no thread can be started: {error}")))?;
+        let (open, thread) = (Some(open), Some(thread));
+        Ok(Producer { link, handles: Arc::new(handles), open, thread })
+    }
+
+    /// Where a handle finds the producer.
+    pub(super) fn link(&self) -> watch::Receiver<Weak<Native>> {
+        let mut link = self.link.clone();
+        // So that the first append looks.
+        link.mark_changed();
+        link
+    }
+
+    pub(super) fn enter(&self, outbox: Outbox) -> Handle {
+        let mut number = 0;
+        self.handles.send_modify(|handles| {
+            number = handles.next;
+            handles.next += 1;
+            handles.outboxes.insert(number, outbox);
+        });
+        Handle { number, handles: Arc::clone(&self.handles) }
+    }
+
+    pub(super) fn close(mut self, patience: Duration) {
+        if let Some(open) = self.open.take() {
+            let _ = open.send(patience);
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn create(
+    config: &KafkaConfig,
+    handles: &watch::Receiver<Handles>,
+) -> Result<Arc<Native>, Trouble> {
+    let context = Deliveries { listener: Listener::default(), handles: handles.clone() };
+    let producer = Native::from_config_and_context(&settings::producer(config), context);
+    producer.map(Arc::new).map_err(|error| Trouble::Setting(error.to_string()))
+}
+
+/// The thread's own.
+struct Turns {
+    config: KafkaConfig,
+    registered: watch::Receiver<Handles>,
+    publish: watch::Sender<Weak<Native>>,
+    closing: mpsc::Receiver<Duration>,
+}
+
+impl Turns {
+    fn run(self, mut producer: Arc<Native>) {
+        loop {
+            producer.poll(TURN);
+            match self.closing.try_recv() {
+                Err(mpsc::TryRecvError::Empty) => {}
+                Ok(patience) => return self.end(&producer, patience),
+                Err(mpsc::TryRecvError::Disconnected) => return self.end(&producer, PARTING_MAX),
+            }
+            let client: &Client<Deliveries> = producer.client();
+            if let Some((code, reason)) = client.fatal_error() {
+                tracing::error!(%code, reason, "the producer is lost and is replaced");
+                settle(&producer, Duration::ZERO);
+                match create(&self.config, &self.registered) {
+                    Ok(new) => {
+                        let lost = std::mem::replace(&mut producer, new);
+                        self.publish.send_replace(Arc::downgrade(&producer));
+                        for outbox in self.registered.borrow().outboxes.values() {
+                            outbox.wake();
+                        }
+                        destroy(lost);
+                    }
+                    // The settings made one before, so this is a want of memory or threads;
+                    // the next turn tries again.
+                    Err(error) => tracing::error!(%error, "no new producer"),
+                }
+            }
+        }
+    }
+
+    fn end(self, producer: &Arc<Native>, patience: Duration) {
+        // From here on handles refuse, so nothing is added to what is waited for.
+        drop(self.publish);
+        settle(producer, patience);
+        wait_until_unshared(producer);
+    }
+}
+
+/// Waits for fates, for `patience` at most; then takes back what has none, which tells
+/// `Unknown`.
+fn settle(producer: &Native, patience: Duration) {
+    let until = Instant::now() + patience;
+    while producer.in_flight_count() > 0 && Instant::now() < until {
+        producer.poll(TURN.min(until.saturating_duration_since(Instant::now())));
+    }
+    producer.purge(PurgeConfig::default().queue().inflight());
+    let until = Instant::now() + PURGE_MAX;
+    while producer.in_flight_count() > 0 && Instant::now() < until {
+        producer.poll(Duration::from_millis(1));
+    }
+}
+
+/// Destroying a producer joins its threads, which may take a while, so it happens apart.
+fn destroy(producer: Arc<Native>) {
+    let apart = thread::Builder::new().name("ledger-kafka-end".to_owned());
+    // If no thread can be started the closure is dropped here, and with it the producer.
+    let _ = apart.spawn(move || {
+        wait_until_unshared(&producer);
+        drop(producer);
+    });
+}
+
+/// A handle that appends right now shares the producer for that moment. It must not be the
+/// last to have it, because its core would then be the one to destroy it.
+fn wait_until_unshared(producer: &Arc<Native>) {
+    while Arc::strong_count(producer) > 1 {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
