@@ -109,7 +109,8 @@ fn require_root() -> Result<()> {
 }
 
 impl Bed {
-    /// Brings a bed up. One of this shape that is up already is taken as it is; what an earlier
+    /// Brings a bed up. One of this shape that is up already is
+    /// healed and taken; what an earlier
     /// run left half done is cleared away first.
     ///
     /// # Errors
@@ -127,7 +128,9 @@ impl Bed {
         let _lock = lock(name)?;
         if let Ok(bed) = Self::open(name) {
             if bed.broken().is_empty() {
-                return bed.of_shape(shape);
+                let bed = bed.of_shape(shape)?;
+                bed.heal()?;
+                return Ok(bed);
             }
             say(&format!("an earlier bed lost {}: clearing it away", bed.broken().join(", ")));
         }
@@ -140,6 +143,23 @@ impl Bed {
         bed.notes.ready = true;
         bed.write_down()?;
         Ok(bed)
+    }
+
+    /// Ends the faults that were made on it: cables, Kafka and Redis are as after `up`.
+    ///
+    /// # Errors
+    /// When Kafka or Redis does not come back.
+    pub fn heal(&self) -> Result<()> {
+        for node in 1..=self.notes.shape.nodes {
+            self.network().link(node, true)?;
+        }
+        let (mut kafka, mut redis) = (self.kafka()?, self.redis()?);
+        let brokers = (0..kafka.site().brokers.len()).filter_map(|broker| kafka.process(broker));
+        for process in brokers.chain(redis.process()) {
+            process.signal(crate::process::Signal::CONT)?;
+        }
+        redis.start_again()?;
+        kafka.start_all()
     }
 
     fn of_shape(self, wanted: &Shape) -> Result<Self> {

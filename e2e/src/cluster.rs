@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::bed::Bed;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, output_with};
 use crate::image::Image;
 use crate::install::client_tools;
 
@@ -62,6 +62,36 @@ impl Cluster {
         }
     }
 
+    /// Creates or changes what a manifest describes, as `kubectl apply --server-side` does.
+    ///
+    /// # Errors
+    /// When the cluster refuses it.
+    pub fn apply(&self, manifest: &str) -> Result<String> {
+        output_with(self.kubectl().args(["apply", "--server-side", "-f", "-"]), manifest)
+    }
+
+    /// Where Kafka is for pods: the bed's, or what `E2E_KAFKA` says of an existing cluster.
+    ///
+    /// # Errors
+    /// When that is not set.
+    pub fn kafka_bootstrap(&self) -> Result<String> {
+        match self {
+            Self::Bed(bed) => Ok(bed.kafka_bootstrap()),
+            Self::Existing(_) => from_environment("E2E_KAFKA", "Kafka"),
+        }
+    }
+
+    /// Where Redis is for pods: the bed's, or what `E2E_REDIS` says of an existing cluster.
+    ///
+    /// # Errors
+    /// When that is not set.
+    pub fn redis_address(&self) -> Result<String> {
+        match self {
+            Self::Bed(bed) => Ok(bed.redis_address()),
+            Self::Existing(_) => from_environment("E2E_REDIS", "Redis"),
+        }
+    }
+
     /// The bed, for something that can be done to a bed only.
     ///
     /// # Errors
@@ -80,6 +110,13 @@ impl Cluster {
     pub fn load_image(&self, image: &Image) -> Result<()> {
         self.bed("loading an image")?.load_image(image)
     }
+}
+
+fn from_environment(variable: &str, engine: &str) -> Result<String> {
+    std::env::var(variable).map_err(|_| Error::Missing {
+        what: format!("the address of {engine} beside the existing cluster"),
+        how: format!("set {variable} to host:port"),
+    })
 }
 
 impl Existing {

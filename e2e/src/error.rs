@@ -1,6 +1,6 @@
 //! What can go wrong in the bed, said so that the reader knows what to do next.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -98,15 +98,34 @@ pub(crate) fn shown(command: &Command) -> String {
 /// When it cannot be started, or ends with another status than zero.
 pub fn output_of(command: &mut Command) -> Result<String> {
     let out = finished(command)?;
+    judged(&shown(command), &out)
+}
+
+fn judged(command: &str, out: &Output) -> Result<String> {
     if !out.status.success() {
         let both = [out.stdout.as_slice(), b"\n", out.stderr.as_slice()].concat();
         return Err(Error::Command {
-            command: shown(command),
+            command: command.to_owned(),
             status: out.status.to_string(),
             output: tail(&String::from_utf8_lossy(&both)).to_owned(),
         });
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+/// Runs a command to its end with something to read, and returns what it printed.
+///
+/// # Errors
+/// When it cannot be started, stops reading, or ends with another status than zero.
+pub fn output_with(command: &mut Command, input: &str) -> Result<String> {
+    let shown = shown(command);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|source| cannot_start(command, source))?;
+    // Taken out, so that it is closed after the last byte and the reader knows the end.
+    let pipe = child.stdin.take();
+    let written = pipe.map_or(Ok(()), |mut pipe| pipe.write_all(input.as_bytes()));
+    let out = child.wait_with_output().during(|| shown.clone())?;
+    judged(&shown, &out).and_then(|text| written.during(|| shown).map(|()| text))
 }
 
 /// Runs a command to its end, whatever its end is.
