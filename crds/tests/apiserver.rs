@@ -7,82 +7,38 @@
 
 #![allow(clippy::unwrap_used, reason = "a case that cannot be read is a failure")]
 
-mod common;
+#[path = "common/cases.rs"]
+mod cases;
+#[path = "common/cluster.rs"]
+mod cluster;
 
-use std::env;
-use std::io::Write;
-use std::process::{Command, Stdio};
-
-use common::{By, Case, Cases};
+use cases::{By, Case, Cases};
+use cluster::Cluster;
 use crds::rules::RULES;
 use serde_json::{Value, json};
 
-const DEFINITION: &str = include_str!("../trainsales.yaml");
-
-/// A cluster, and a namespace of this test in it.
-struct Cluster {
-    kubeconfig: String,
-    kubectl: String,
-    namespace: String,
+/// A cluster with the definition in it.
+fn find(test: &str) -> Option<Cluster> {
+    let cluster = Cluster::find(test)?;
+    let name = "trainsales.stationmaster.dev";
+    if cluster.kubectl(&["get", "crd", name], "").is_err() {
+        let made = cluster.kubectl(&["create", "-f", "-"], include_str!("../trainsales.yaml"));
+        // Another test may have been faster.
+        let there = made.as_ref().is_err_and(|said| said.contains("AlreadyExists"));
+        assert!(there || made.as_ref().is_ok_and(|said| !said.contains("Warning")), "{made:?}");
+    }
+    let crd = format!("crd/{name}");
+    cluster.kubectl(&["wait", "--for=condition=Established", &crd, "--timeout=30s"], "").unwrap();
+    Some(cluster)
 }
 
-impl Cluster {
-    fn find(test: &str) -> Option<Self> {
-        let Ok(kubeconfig) = env::var("STATIONMASTER_KUBECONFIG") else {
-            eprintln!("skipped: STATIONMASTER_KUBECONFIG names no cluster");
-            return None;
-        };
-        let kubectl = env::var("STATIONMASTER_KUBECTL").unwrap_or_else(|_| "kubectl".to_owned());
-        let namespace = format!("crds-{test}-{}", std::process::id());
-        let cluster = Self { kubeconfig, kubectl, namespace };
-        let name = "trainsales.stationmaster.dev";
-        if cluster.run(&["get", "crd", name], "").is_err() {
-            // Another test may have been faster.
-            let made = cluster.run(&["create", "-f", "-"], DEFINITION);
-            assert!(made.as_ref().is_ok_and(|said| !said.contains("Warning")) || exists(&made));
-        }
-        let crd = format!("crd/{name}");
-        cluster.run(&["wait", "--for=condition=Established", &crd, "--timeout=30s"], "").unwrap();
-        cluster.run(&["create", "namespace", &cluster.namespace], "").unwrap();
-        Some(cluster)
-    }
-
-    /// Runs kubectl; what it says on both channels, as an error if it fails.
-    fn run(&self, arguments: &[&str], input: &str) -> Result<String, String> {
-        let mut child = Command::new(&self.kubectl)
-            .args(["--kubeconfig", &self.kubeconfig])
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // A refused argument closes the pipe early; what kubectl says tells more than that.
-        drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
-        let output = child.wait_with_output().unwrap();
-        let said = [output.stdout, output.stderr].map(|b| String::from_utf8_lossy(&b).into_owned());
-        if output.status.success() { Ok(said.concat()) } else { Err(said.concat()) }
-    }
-
-    fn post(&self, verb: &[&str], value: &Value) -> Result<String, String> {
-        let mut arguments = vec!["-n", self.namespace.as_str()];
-        arguments.extend(verb);
-        arguments.extend(["--validate=strict", "-f", "-"]);
-        let mut value = value.clone();
-        value["metadata"]["namespace"] = self.namespace.clone().into();
-        self.run(&arguments, &value.to_string())
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let namespace = self.namespace.clone();
-        drop(self.run(&["delete", "namespace", &namespace, "--wait=false"], ""));
-    }
-}
-
-fn exists(said: &Result<String, String>) -> bool {
-    said.as_ref().is_err_and(|said| said.contains("AlreadyExists"))
+fn post(cluster: &Cluster, verb: &[&str], value: &Value) -> Result<String, String> {
+    let mut arguments = vec!["-n", cluster.namespace()];
+    arguments.extend(verb);
+    arguments.extend(["--validate=strict", "-f", "-"]);
+    let mut value = value.clone();
+    value["metadata"]["namespace"] = cluster.namespace().into();
+    cluster.kubectl(&arguments, &value.to_string())
 }
 
 #[track_caller]
@@ -102,10 +58,10 @@ fn judge(case: &Case, answer: &Result<String, String>) {
 
 #[test]
 fn an_api_server_refuses_what_the_cases_say() {
-    let Some(cluster) = Cluster::find("cases") else { return };
+    let Some(cluster) = find("cases") else { return };
     let cases = Cases::read();
     for case in &cases.create {
-        let answer = cluster.post(&["create", "--dry-run=server"], &case.apply(&cases.base));
+        let answer = post(&cluster, &["create", "--dry-run=server"], &case.apply(&cases.base));
         judge(case, &answer);
     }
     for (i, case) in cases.update.iter().enumerate() {
@@ -113,14 +69,14 @@ fn an_api_server_refuses_what_the_cases_say() {
         for value in [&mut old, &mut new] {
             value["metadata"]["name"] = format!("update-{i}").into();
         }
-        cluster.post(&["create"], &old).unwrap();
-        judge(case, &cluster.post(&["replace", "--dry-run=server"], &new));
+        post(&cluster, &["create"], &old).unwrap();
+        judge(case, &post(&cluster, &["replace", "--dry-run=server"], &new));
     }
 }
 
 #[test]
 fn every_list_may_be_full_without_the_rules_becoming_too_dear() {
-    let Some(cluster) = Cluster::find("full") else { return };
+    let Some(cluster) = find("full") else { return };
     let stop = |i: u32| {
         let time = format!("{:02}:{:02}", i / 60, i % 60);
         json!({"code": format!("S{i}"), "arrives": time, "departs": time})
@@ -141,7 +97,7 @@ fn every_list_may_be_full_without_the_rules_becoming_too_dear() {
     let mut sale = Cases::read().base;
     sale["spec"]["timetables"] = (0..64).map(timetable).collect();
     sale["spec"]["runs"] = (0..1000).map(run).collect();
-    cluster.post(&["create"], &sale).unwrap();
+    post(&cluster, &["create"], &sale).unwrap();
     sale["spec"]["state"] = "Suspended".into();
-    cluster.post(&["replace"], &sale).unwrap();
+    post(&cluster, &["replace"], &sale).unwrap();
 }

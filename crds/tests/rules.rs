@@ -3,11 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a case that cannot be read is a failure")]
 
-mod common;
+#[path = "common/cases.rs"]
+mod cases;
 
 use std::collections::BTreeSet;
 
-use common::{By, Case, Cases};
+use cases::{By, Case, Cases};
 use crds::checks::{self, Finding};
 use crds::file::ParseError;
 use crds::{

@@ -1,7 +1,5 @@
 //! The cases of `cases.yaml`, for the tests that try them offline and at an API server.
 
-#![allow(clippy::unwrap_used, reason = "a case that cannot be read is a failure")]
-
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
