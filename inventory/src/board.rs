@@ -19,6 +19,11 @@ use crate::words::{
 /// period of 200 ms plus a broker's worst usual delay, far below any take-over.
 pub const LEASE_MS: u64 = 500;
 
+/// How long the board must have been heard without a pause before it vouches for anything: a
+/// full beat of every owner, and half as much again. Before that, a higher epoch may simply
+/// not have been heard yet.
+pub const SETTLED_MS: u64 = 1_500;
+
 /// Own beats that are remembered: two seconds of the fastest beating (every 50 ms).
 const ECHOES_MAX: usize = 40;
 
@@ -274,6 +279,8 @@ pub struct Board {
     echoes: VecDeque<(Offset, Millis)>,
     /// Since when own beats come back without a pause; silence is counted from here at most.
     listening: Option<Millis>,
+    /// When a share was last listed by the owner that is believed.
+    told: BTreeMap<ShareId, Millis>,
 }
 
 impl Board {
@@ -290,6 +297,7 @@ impl Board {
             sent: VecDeque::new(),
             echoes: VecDeque::new(),
             listening: None,
+            told: BTreeMap::new(),
         }
     }
 
@@ -350,8 +358,11 @@ impl Board {
         let complete = beat.full || next;
         let (epochs, node) = (epochs_of(&beat), beat.node);
         for share in &beat.shares {
-            self.hear_share(&beat, share);
+            self.hear_share(mono, &beat, share);
         }
+        // What its owner lists no more, it has given up: nothing is known of it from here on.
+        self.shares
+            .retain(|share, s| s.incarnation != beat.incarnation || epochs.contains_key(share));
         if beat.full || !complete {
             for rows in self.rows.values_mut() {
                 rows.retain(|_, r| r.incarnation != beat.incarnation);
@@ -382,7 +393,7 @@ impl Board {
         }
     }
 
-    fn hear_share(&mut self, beat: &Beat, share: &ShareBeat) {
+    fn hear_share(&mut self, mono: Millis, beat: &Beat, share: &ShareBeat) {
         let newer = |old: &ShareSeen| (old.epoch, old.confirmed) <= (share.epoch, share.confirmed);
         if self.shares.get(&share.share).is_none_or(newer) {
             let seen = ShareSeen {
@@ -394,17 +405,34 @@ impl Board {
                 stage: share.stage,
             };
             self.shares.insert(share.share, seen);
+            self.told.insert(share.share, mono);
         }
     }
 
-    /// Until when, on one's own monotonic clock, an owner by `epoch` may answer from memory:
-    /// an own beat was read back and no higher epoch before it.
+    /// Whether an own beat that names `epoch` was read back, and no higher epoch: whoever owned
+    /// the share before can know it by now.
     #[must_use]
-    pub fn lease(&self, share: ShareId, epoch: Epoch) -> Option<Millis> {
-        if self.shares.get(&share).is_some_and(|s| s.epoch > epoch) {
-            return None;
-        }
-        self.echoes.back().map(|(_, sent)| sent.plus(LEASE_MS))
+    pub fn is_told(&self, share: ShareId, epoch: Epoch) -> bool {
+        let seen = self.shares.get(&share);
+        seen.is_some_and(|s| s.epoch == epoch && s.incarnation == self.incarnation)
+    }
+
+    /// Whether the board was heard without a pause for [`SETTLED_MS`].
+    #[must_use]
+    pub fn is_settled(&self, mono: Millis) -> bool {
+        let since = self.listening.filter(|_| !self.lapsed(mono));
+        since.is_some_and(|since| mono.since(since) >= SETTLED_MS)
+    }
+
+    /// Whether an owner by `epoch` may answer from memory: an own beat that names the epoch,
+    /// sent at most [`LEASE_MS`] ago, was read back, no higher epoch before it, and the board
+    /// was heard long enough that one could not have been missed.
+    #[must_use]
+    pub fn has_lease(&self, mono: Millis, share: ShareId, epoch: Epoch) -> bool {
+        let vouching = self.echoes.back();
+        self.is_told(share, epoch)
+            && self.is_settled(mono)
+            && vouching.is_some_and(|(_, sent)| mono.since(*sent) <= LEASE_MS)
     }
 
     /// Whether own beats come back: only then is another's silence worth anything.
@@ -429,19 +457,14 @@ impl Board {
         self.nodes.get(&node).map(|n| mono.since(n.heard))
     }
 
-    /// How long nothing was heard of a share's owner, in milliseconds; see
-    /// [`Board::silent_ms`]. A share of which nothing was ever heard is silent too.
+    /// How long no owner has listed a share while own beats came back, in milliseconds; none
+    /// while they do not. It is the share that must be silent, not a node: an owner may have
+    /// given it up to one that died.
     #[must_use]
     pub fn share_silent_ms(&self, mono: Millis, share: ShareId) -> Option<u64> {
-        let Some(seen) = self.shares.get(&share) else {
-            let since = self.listening.filter(|_| !self.lapsed(mono))?;
-            return Some(mono.since(since));
-        };
-        match self.nodes.get(&seen.node) {
-            // A new process under the old name: its former self will never speak again.
-            Some(n) if n.incarnation != seen.incarnation => Some(u64::MAX),
-            _ => self.silent_ms(mono, seen.node),
-        }
+        let since = self.listening.filter(|_| !self.lapsed(mono))?;
+        let told = self.told.get(&share).map_or(since, |at| (*at).max(since));
+        Some(mono.since(told))
     }
 
     /// Nodes that spoke within `ms`, oneself included.
@@ -499,8 +522,11 @@ impl Board {
         if pool.has_blocks(sought.run, sought.class) {
             return Search::Unproven("pool");
         }
+        if !self.is_settled(mono) {
+            return Search::Unproven("stale");
+        }
         let rows = self.rows.get(&(sought.run, sought.class));
-        let (mut largest, mut held, mut next_end) = (0, 0, None);
+        let (mut largest, mut held, mut next_end) = (0, 0_u32, None);
         let mut best: Option<(u32, ShareId)> = None;
         let mut missing = None;
         for share in pool.sellers(sought.run, sought.class) {
@@ -518,7 +544,7 @@ impl Board {
                 best = Some((offered, share));
             }
             largest = largest.max(seats);
-            held += row.held;
+            held = held.saturating_add(row.held);
             next_end = [next_end, row.next_end].into_iter().flatten().min();
         }
         match (best, missing) {
@@ -568,7 +594,7 @@ impl Board {
         let mut seats = pool.seats(run, class);
         for share in pool.sellers(run, class) {
             match rows.and_then(|r| r.get(&share)) {
-                Some(seen) => seats += seen.row.digest.seats(journey),
+                Some(seen) => seats = seats.saturating_add(seen.row.digest.seats(journey)),
                 None => complete = false,
             }
         }

@@ -20,6 +20,9 @@ pub const BLOCK_SEATS_MAX: u16 = 16;
 pub const SHARES_MAX: u16 = 1024;
 /// Runs of one ledger at most, so that a run fits 16 bits with room for Amends.
 pub const RUNS_MAX: usize = 20_000;
+/// An amount of a fare at most, in minor units: any train, any currency, and sixteen times its
+/// sum over all legs still fits 64 bits.
+pub const AMOUNT_MAX: u64 = 1_000_000_000_000;
 /// Seats of one run at most: far above any train (a 16-coach double set has about 2,400).
 pub const RUN_SEATS_MAX: u32 = 16_384;
 
@@ -402,6 +405,14 @@ impl Timetable {
             range(&at(&format!("classes[{i}].name")), class.name.len(), 1..=63)?;
             if !names.insert(&class.name) {
                 return Err(bad(at(&format!("classes[{i}].name")), "is there twice"));
+            }
+            let amounts = match &class.fare {
+                Fare::Flat(amount) => std::slice::from_ref(amount),
+                Fare::PerLeg(legs) => legs.as_slice(),
+            };
+            if amounts.iter().any(|amount| *amount > AMOUNT_MAX) {
+                let message = format!("an amount is above {AMOUNT_MAX}");
+                return Err(bad(at(&format!("classes[{i}].fare")), message));
             }
             if let Fare::PerLeg(legs) = &class.fare
                 && legs.len() + 1 != self.stops.len()

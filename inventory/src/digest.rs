@@ -26,7 +26,8 @@ impl Digest {
 
     fn add(&mut self, free: Legs) {
         for stretch in free.stretches() {
-            *self.0.entry((stretch.from(), stretch.to())).or_default() += 1;
+            let seats = self.0.entry((stretch.from(), stretch.to())).or_default();
+            *seats = seats.saturating_add(1);
         }
     }
 
@@ -48,7 +49,11 @@ impl Digest {
     #[must_use]
     pub fn seats(&self, journey: Journey) -> u32 {
         let holds = |(from, to): &(u8, u8)| *from <= journey.from() && *to >= journey.to();
-        self.0.iter().filter(|(stretch, _)| holds(stretch)).map(|(_, seats)| seats).sum()
+        self.0
+            .iter()
+            .filter(|(stretch, _)| holds(stretch))
+            .map(|(_, seats)| *seats)
+            .fold(0, u32::saturating_add)
     }
 
     /// Whether nothing is free at all.

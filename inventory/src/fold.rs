@@ -217,7 +217,17 @@ impl Writer {
 /// Folds the record at `at` into `state`. Total: any bytes give a verdict, none panics.
 pub fn fold(state: &mut ShareState, at: Offset, record: &[u8]) -> Verdict {
     state.passed(at);
-    let Ok(frame) = Frame::read(record) else { return Verdict::Void(Void::Malformed) };
+    let frame = match Frame::read(record) {
+        Ok(frame) => frame,
+        // Whole, and of a format that this version does not know: it may be anything, even a
+        // Claim. Reading on would make another history.
+        Err(why @ Malformed::Unknown { .. }) => {
+            let fault = Fault::Malformed(why);
+            state.freeze(at, &fault);
+            return Verdict::Fault(fault);
+        }
+        Err(_) => return Verdict::Void(Void::Malformed),
+    };
     let admission = state.writer().admit(&frame);
     if let Admission::Void(why) = admission {
         return Verdict::Void(why);

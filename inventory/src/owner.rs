@@ -14,12 +14,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::allocate::Seats;
 use crate::board::{Board, Row, Search, ShareBeat, ShareStage, Sought};
+use crate::codec::Malformed;
 use crate::digest::Digest;
 use crate::entry::{End, Entry, OrderRequest, Sent};
-use crate::fold::{Admission, Verdict, Writer, fold};
+use crate::fold::{Admission, Fault, Verdict, Writer, fold};
 use crate::legs::Journey;
 use crate::pool::Pool;
-use crate::state::{Change, Command, Decision, OrderState, Refusal, Rules, ShareState};
+use crate::state::{Change, Command, Decision, OrderState, Refusal, Rules, ShareState, price};
 use crate::wire::{Chain, Draft, FRAME_BYTES_MAX, Frame};
 use crate::words::{
     Address, Attempt, ClassId, Digest128, Epoch, Incarnation, Millis, NodeId, Offset, OrderId,
@@ -432,8 +433,8 @@ pub struct Owner {
     drawing: BTreeMap<(RunId, ClassId), Millis>,
     /// Callers that wait for an order on its way, and since when.
     travellers: BTreeMap<OrderId, Vec<(Millis, Caller, Command)>>,
-    /// Shares that said no to an order.
-    tried: BTreeMap<OrderId, Vec<ShareId>>,
+    /// Shares that said no to an order, and since when; forgotten when its caller is gone.
+    tried: BTreeMap<OrderId, (Millis, Vec<ShareId>)>,
     /// When to ask what became of an order on its way.
     resolves: BTreeMap<OrderId, Millis>,
     /// When an order that lives elsewhere was last asked after.
@@ -514,10 +515,12 @@ impl Owner {
         self.decide(now, view, caller, command, None, out);
     }
 
-    /// Whether partition 0 was folded up to its end after the Claim, and its Takes accepted.
+    /// Whether partition 0 was folded up to its end after the Claim, and the board has told the
+    /// former owner of it.
     fn is_ready(&self, view: View<'_>) -> bool {
         let folded = self.pool_end.is_some_and(|end| view.pool.position() >= end);
-        folded && view.pool.frozen().is_none()
+        let told = view.board.is_told(self.state.share(), self.epoch);
+        folded && told && view.pool.frozen().is_none()
     }
 
     fn rules<'a>(view: View<'a>) -> Option<Rules<'a>> {
@@ -539,6 +542,7 @@ impl Owner {
             out.push(Output::Answer(caller, Answer::Busy("pool")));
             return;
         };
+        self.open_frame(now);
         let fresh = self.fresh();
         match self.state.decide(now.wall, rules, fresh, command) {
             Decision::Write(entry, id) => {
@@ -580,13 +584,26 @@ impl Owner {
         OrderId { home: self.state.share(), epoch: self.epoch, number: self.numbers + 1 }
     }
 
-    /// Says an entry that was decided, and lets it happen in memory. False if there is no room.
-    fn write(&mut self, now: Now, entry: &Entry) -> bool {
+    /// Fixes the time of the next frame and forgets what is old by then, before anything is
+    /// decided on it: so memory and fold forget the same orders.
+    fn open_frame(&mut self, now: Now) {
         if self.draft.is_empty() {
-            // The frame's time is fixed here, so that memory and fold forget the same orders.
             self.state.begin_frame(now.wall.max(self.state.now()));
         }
-        if self.draft.push(entry).is_err() {
+    }
+
+    /// Says an entry that was decided, and lets it happen in memory. False if there is no room,
+    /// or the share is frozen.
+    fn write(&mut self, now: Now, entry: &Entry) -> bool {
+        self.open_frame(now);
+        if self.state.frozen().is_some() || self.draft.push(entry).is_err() {
+            return false;
+        }
+        if let Err(why) = self.state.apply(entry) {
+            // Only what the log says can be so: a Take that clashes with what was accepted.
+            // Selling on would build on it, so the share stands still and says so.
+            self.draft.undo();
+            self.state.freeze(self.anchor, &Fault::Impossible { index: 0, why });
             return false;
         }
         if let Entry::Held(crate::entry::Held { order, .. }) | Entry::Sent(Sent { order, .. }) =
@@ -595,7 +612,6 @@ impl Owner {
         {
             self.numbers += 1;
         }
-        self.state.apply(entry).expect("what was decided on this very state applies to it");
         self.open.changes.extend(self.state.take_changes());
         self.open.since.get_or_insert(now.mono);
         if let Entry::Accept { take, .. } = entry {
@@ -667,8 +683,7 @@ impl Owner {
     }
 
     fn has_lease(&self, now: Now, view: View<'_>) -> bool {
-        let lease = view.board.lease(self.state.share(), self.epoch);
-        lease.is_some_and(|until| now.mono < until)
+        view.board.has_lease(now.mono, self.state.share(), self.epoch)
     }
 
     fn park(
@@ -709,7 +724,8 @@ impl Owner {
             self.wait(now, caller, command, "draw", since, out);
             return;
         }
-        let tried = retry.and_then(|(id, _)| self.tried.get(&id)).map_or(&[][..], Vec::as_slice);
+        let tried = retry.and_then(|(id, _)| self.tried.get(&id));
+        let tried = tried.map_or(&[][..], |(_, shares)| shares.as_slice());
         let sought = Sought {
             run,
             class,
@@ -720,7 +736,11 @@ impl Owner {
         };
         let asked = |to| self.state.outstanding(run, class, to);
         match view.board.search(now.mono, view.pool, &sought, asked) {
-            Search::Travel(to) => self.send(now, caller, command, request, retry, to, out),
+            Search::Travel(to) => {
+                let price = view.pool.definition().and_then(|d| price(d, request)).unwrap_or(0);
+                let request = OrderRequest { price, ..request.clone() };
+                self.send(now, caller, command, request, retry, to, out);
+            }
             Search::Proven { largest, .. } if largest > 0 => {
                 self.later(now, view, caller, Answer::GroupTooLarge(largest), out);
             }
@@ -767,7 +787,7 @@ impl Owner {
         now: Now,
         caller: Caller,
         command: &Command,
-        request: &OrderRequest,
+        request: OrderRequest,
         retry: Option<(OrderId, Attempt)>,
         to: ShareId,
         out: &mut Vec<Output>,
@@ -776,7 +796,7 @@ impl Owner {
             Some((order, Attempt(last))) => (order, Attempt(last.saturating_add(1))),
             None => (self.fresh(), Attempt(1)),
         };
-        let sent = Sent { order, attempt, to, request: request.clone() };
+        let sent = Sent { order, attempt, to, request };
         if !self.write(now, &Entry::Sent(sent)) {
             out.push(Output::Answer(caller, Answer::Busy("full")));
             return;
@@ -810,6 +830,10 @@ impl Owner {
                     self.anchor = at;
                     let Some(flight) = self.flights.pop_front() else { return };
                     self.confirmed_advance(&flight);
+                    // A delivery may overtake what was being read back.
+                    if self.reading.is_some_and(|upto| upto.is_some_and(|u| at >= u)) {
+                        self.reading = None;
+                    }
                     self.settle(now, view, flight, out);
                     if self.stopped {
                         return;
@@ -858,7 +882,12 @@ impl Owner {
         }
         let Some(upto) = self.reading else { return };
         self.anchor = at;
-        let frame = Frame::read(record).ok();
+        let frame = Frame::read(record);
+        if matches!(frame, Err(Malformed::Unknown { .. })) {
+            self.stop(Stopped::Contradiction(at), out);
+            return;
+        }
+        let frame = frame.ok();
         let admission = frame.as_ref().map(|f| self.confirmed.admit(f));
         match (frame, admission) {
             (Some(frame), Some(Admission::Claim)) => {
@@ -1018,6 +1047,11 @@ impl Owner {
             {
                 self.learn(now, id, &there);
             }
+            // It held seats there, so it can only have ended and been forgotten.
+            (OrderState::Placed { attempt: placed, .. }, Reply::No) if *placed == attempt => {
+                let why = End::Expired;
+                self.write(now, &Entry::Closed { order: id, attempt, why });
+            }
             _ => {}
         }
     }
@@ -1059,7 +1093,7 @@ impl Owner {
             }
             return;
         }
-        self.tried.entry(order).or_default().push(to);
+        self.tried.entry(order).or_insert((now.mono, Vec::new())).1.push(to);
         for (_, caller, command) in waiting {
             self.decide(now, view, caller, &command, Some(now.mono.plus(PARK_MS)), out);
         }
@@ -1101,6 +1135,7 @@ impl Owner {
 
     fn tick(&mut self, now: Now, view: View<'_>, out: &mut Vec<Output>) {
         self.lose_patience(now, out);
+        self.tried.retain(|_, (since, _)| now.mono.since(*since) < PATIENCE_MS);
         self.resolve(now, out);
         if self.is_ready(view) && self.yielding.is_none() {
             self.expire(now, view, out);
@@ -1166,30 +1201,39 @@ impl Owner {
     fn expire(&mut self, now: Now, view: View<'_>, out: &mut Vec<Output>) {
         let Some(grace) = view.pool.policy().map(|p| u64::from(p.limits.grace_ms)) else { return };
         let settled = |at: Millis| now.mono.since(at) >= TAKEOVER_GRACE_MS;
-        if !settled(self.claimed_at) || !self.slow_at.is_none_or(settled) {
+        let slow = |f: &Flight| now.mono.since(f.sealed_at) >= SLOW_DELIVERY_MS;
+        if !settled(self.claimed_at)
+            || !self.slow_at.is_none_or(settled)
+            || self.flights.front().is_some_and(slow)
+        {
             return;
         }
         let due = self.state.timers().take_while(|(at, _)| at.plus(grace) < now.wall);
         let due: Vec<OrderId> = due.map(|(_, id)| id).take(EXPIRIES_MAX).collect();
         for order in due {
-            match self.state.order(order).map(|o| &o.state) {
-                Some(OrderState::Held { .. }) => {
-                    let why = End::Expired;
-                    if !self.write(now, &Entry::Ended { order, why }) {
-                        return;
-                    }
-                }
-                Some(OrderState::Placed { to, attempt, .. }) => {
-                    let last = self.asked.get(&order);
-                    if last.is_none_or(|at| now.mono.since(*at) >= ASK_AFTER_MS) {
-                        let (to, attempt) = (*to, *attempt);
-                        self.asked.insert(order, now.mono);
-                        let command = Command::Resolve { order, attempt };
-                        out.push(Output::Travel { to, order, attempt, command });
-                    }
-                }
-                _ => {}
+            if !self.write(now, &Entry::Ended { order, why: End::Expired }) {
+                return;
             }
+        }
+        self.ask_after(now, grace, out);
+    }
+
+    /// Asks what became of unpaid orders elsewhere that should have ended by now.
+    fn ask_after(&mut self, now: Now, grace: u64, out: &mut Vec<Output>) {
+        let due = self.state.asks().take_while(|(at, _)| at.plus(grace) < now.wall);
+        let lately =
+            |id: &OrderId| self.asked.get(id).is_some_and(|at| now.mono.since(*at) < ASK_AFTER_MS);
+        let due = due.map(|(_, id)| id).filter(|id| !lately(id)).take(EXPIRIES_MAX);
+        for order in due.collect::<Vec<_>>() {
+            let Some(OrderState::Placed { to, attempt, .. }) =
+                self.state.order(order).map(|o| &o.state)
+            else {
+                continue;
+            };
+            let (to, attempt) = (*to, *attempt);
+            self.asked.insert(order, now.mono);
+            let command = Command::Resolve { order, attempt };
+            out.push(Output::Travel { to, order, attempt, command });
         }
     }
 

@@ -18,6 +18,7 @@ struct World {
     board: Board,
     boarded: u64,
     beats: u64,
+    incarnation: Incarnation,
     log: Vec<Vec<u8>>,
     now: Now,
     out: Vec<Output>,
@@ -52,6 +53,7 @@ impl World {
             pool,
             boarded: 0,
             beats: 0,
+            incarnation: Incarnation(0),
             log: Vec::new(),
             now: Now { wall: Millis(1_000_000), mono: Millis(50_000) },
             out: Vec::new(),
@@ -62,7 +64,7 @@ impl World {
         self.now = Now { wall: self.now.wall.plus(ms), mono: self.now.mono.plus(ms) };
     }
 
-    /// Folds the log, claims, and reads the Claim back.
+    /// Folds the log, claims, reads the Claim back and is heard on the board.
     fn claim(&mut self, incarnation: u64) -> Owner {
         let address = "127.0.0.1:1".parse().unwrap();
         let new =
@@ -76,7 +78,15 @@ impl World {
         let at = Offset(self.log.len() as u64 - 1);
         assert_eq!(candidate.read(at, &claim), (Verdict::Accepted, Progress::Owns));
         let mut owner = candidate.into_owner(self.now);
+        self.incarnation = Incarnation(incarnation);
+        self.board = Board::new(self.pool.ledger().unwrap(), self.incarnation);
         self.give(&mut owner, Input::PoolEnd(self.pool.position()));
+        // Before the board has told of the Claim for a while, nothing is sold or answered.
+        for _ in 0..5 {
+            self.beat(&mut owner);
+            self.pass(400);
+        }
+        self.beat(&mut owner);
         owner
     }
 
@@ -115,7 +125,7 @@ impl World {
             ledger: self.pool.ledger().unwrap(),
             node: node("n1"),
             address: "127.0.0.1:1".parse().unwrap(),
-            incarnation: Incarnation(1),
+            incarnation: self.incarnation,
             number: self.beats,
             state: NodeState::Ready,
             full: true,
@@ -302,6 +312,7 @@ fn an_unknown_fate_is_answered_unknown_and_the_successor_finds_the_order() {
     w.give(&mut owner, Input::Delivered(seq, Fate::Unknown));
     assert_eq!(w.answer(), Answer::Unknown);
     let mut next = w.claim(2);
+    w.pass(crate::board::LEASE_MS + 1);
     w.place(&mut next, 2, request(1, 1, 0, 2, 1));
     w.flow(&mut next);
     assert!(w.answers().is_empty(), "an answer that writes nothing needs a lease");
@@ -408,6 +419,96 @@ fn a_share_that_is_given_up_says_so_last_and_sends_callers_on() {
     let next = w.claim(2);
     assert_eq!(next.epoch(), Epoch(2));
     w.out.clear();
+}
+
+#[test]
+fn a_replaced_owner_that_hears_only_itself_says_nothing_from_memory() {
+    let mut w = World::new(3, 1, 0);
+    let mut old = w.claim(1);
+    w.place(&mut old, 1, request(1, 1, 0, 2, 1));
+    w.flow(&mut old);
+    let id = order(&w.answer()).order;
+    // Another process claims and cancels; the old owner's board was read anew from its end, so
+    // that it has not heard of the claim.
+    let mut next = w.claim(2);
+    let buyer = Digest128([1; 16]);
+    w.ask(&mut next, 2, &Command::Cancel { order: id, buyer });
+    w.flow(&mut next);
+    w.answers();
+    w.incarnation = Incarnation(1);
+    w.board = Board::new(w.pool.ledger().unwrap(), Incarnation(1));
+    w.beat(&mut old);
+    w.beat(&mut old);
+    w.ask(&mut old, 3, &Command::Read { order: id, buyer });
+    assert!(w.answers().is_empty());
+    w.pass(PARK_MS);
+    w.give(&mut old, Input::Tick);
+    assert_eq!(w.answer(), Answer::Busy("lease"));
+}
+
+#[test]
+fn a_payment_for_an_order_that_is_forgotten_finds_no_order() {
+    let mut w = World::new(3, 1, 0);
+    let mut owner = w.claim(1);
+    w.place(&mut owner, 1, request(1, 1, 0, 2, 1));
+    w.flow(&mut owner);
+    let (id, buyer) = (order(&w.answer()).order, Digest128([1; 16]));
+    w.ask(&mut owner, 2, &Command::Cancel { order: id, buyer });
+    w.flow(&mut owner);
+    w.answers();
+    w.pass(crate::state::ENDED_KEPT_MS);
+    w.beat(&mut owner);
+    let payment = Digest128([5; 16]);
+    w.ask(&mut owner, 3, &Command::Pay { order: id, buyer, payment, amount: 100 });
+    w.flow(&mut owner);
+    for _ in 0..5 {
+        w.pass(400);
+        w.beat(&mut owner);
+        w.ask(&mut owner, 3, &Command::Pay { order: id, buyer, payment, amount: 100 });
+    }
+    assert!(w.answers().iter().any(|(_, a)| *a == Answer::Refused(Refusal::NotFound)));
+    w.place(&mut owner, 4, request(2, 2, 0, 2, 1));
+    w.flow(&mut owner);
+    w.folds_to(&owner);
+}
+
+#[test]
+fn a_payment_that_is_told_again_after_the_refund_is_not_returned_twice() {
+    let mut w = World::new(3, 1, 0);
+    let mut owner = w.claim(1);
+    w.place(&mut owner, 1, request(1, 1, 0, 2, 1));
+    w.flow(&mut owner);
+    let (id, buyer) = (order(&w.answer()).order, Digest128([1; 16]));
+    let payment = Digest128([5; 16]);
+    let pay = Command::Pay { order: id, buyer, payment, amount: 100 };
+    w.ask(&mut owner, 2, &pay);
+    w.ask(&mut owner, 3, &Command::Cancel { order: id, buyer });
+    w.ask(&mut owner, 4, &pay);
+    w.flow(&mut owner);
+    let answers = w.answers();
+    assert_eq!(order(&answers[1].1).status, Status::Ended(End::Refunded));
+    assert!(!order(&answers[2].1).returned);
+    w.folds_to(&owner);
+}
+
+#[test]
+fn a_whole_record_of_a_later_format_stops_the_owner_and_freezes_the_fold() {
+    let mut w = World::new(3, 1, 0);
+    let mut owner = w.claim(1);
+    w.place(&mut owner, 1, request(1, 1, 0, 2, 1));
+    let mut later = w.log[0].clone();
+    later[82] = 2;
+    let sum = blake3::hash(&later[16..]);
+    later[..16].copy_from_slice(&sum.as_bytes()[..16]);
+    w.log.push(later.clone());
+    let (seq, at) = w.write(&mut owner).unwrap();
+    w.give(&mut owner, Input::Delivered(seq, Fate::At(at)));
+    w.out.clear();
+    w.give(&mut owner, Input::Record(Offset(1), &later));
+    assert!(w.out.contains(&Output::Stop(Stopped::Contradiction(Offset(1)))));
+    let mut state = ShareState::new(w.pool.ledger().unwrap(), ShareId(1), &[]);
+    assert!(matches!(fold(&mut state, Offset(0), &later), Verdict::Fault(_)));
+    assert!(state.frozen().is_some());
 }
 
 proptest! {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::codec::Malformed;
 use crate::definition::Definition;
 use crate::entry::{Assign, Genesis, Policy, PoolEntry, Take};
 use crate::fold::Void;
@@ -76,6 +77,9 @@ pub struct Pool {
     policy: Option<Policy>,
 }
 
+/// Blocks of one Take at most; one with more does not count. Its Accept must fit a frame.
+pub const TAKE_BLOCKS_MAX: usize = 256;
+
 /// What names a ledger in every frame: its name and its topic's id.
 #[must_use]
 pub fn ledger_id(name: &str, topic_id: [u8; 16]) -> Digest128 {
@@ -131,7 +135,14 @@ impl Pool {
             return PoolVerdict::Fault(why.clone());
         }
         self.position = Offset(at.0 + 1);
-        let Ok(frame) = Frame::read(record) else { return PoolVerdict::Void(Void::Malformed) };
+        let frame = match Frame::read(record) {
+            Ok(frame) => frame,
+            Err(why @ Malformed::Unknown { .. }) => {
+                self.frozen = Some(why.to_string());
+                return PoolVerdict::Fault(why.to_string());
+            }
+            Err(_) => return PoolVerdict::Void(Void::Malformed),
+        };
         let foreign = self.founded.as_ref().is_some_and(|f| f.id != frame.header.ledger);
         if frame.header.share != ShareId::POOL || foreign {
             return PoolVerdict::Void(Void::Foreign);
@@ -177,7 +188,7 @@ impl Pool {
     fn found(&mut self, frame: &Frame<'_>, genesis: Genesis) -> Option<Effect> {
         let id = ledger_id(&self.name, genesis.topic_id);
         let own = genesis.definition.ledger == self.name && frame.header.ledger == id;
-        if self.founded.is_some() || !own {
+        if self.founded.is_some() || !own || genesis.definition.check().is_err() {
             return None;
         }
         let definition = Arc::new(genesis.definition);
@@ -228,7 +239,8 @@ impl Pool {
 
     fn take(&mut self, at: Offset, take: Take) -> Option<Effect> {
         let definition = Arc::clone(&self.founded.as_ref()?.definition);
-        if take.share == ShareId::POOL || take.share.0 > definition.shares {
+        let ours = take.share != ShareId::POOL && take.share.0 <= definition.shares;
+        if !ours || take.blocks.len() > TAKE_BLOCKS_MAX {
             return None;
         }
         let mut blocks = Vec::new();

@@ -119,6 +119,8 @@ pub enum OrderState {
         seats: Seats,
         /// How it ended.
         why: End,
+        /// The payment that it had, hashed: the provider may tell of it again.
+        payment: Option<Digest128>,
     },
 }
 
@@ -257,6 +259,14 @@ pub enum Refusal {
     Frozen,
 }
 
+/// What an order costs in all, in minor units.
+#[must_use]
+pub fn price(definition: &Definition, request: &OrderRequest) -> Option<u64> {
+    let (from, to) = (request.journey.from(), request.journey.to());
+    let fare = definition.timetable(request.run)?.fare(request.class, from, to)?;
+    fare.checked_mul(u64::from(request.party()))
+}
+
 fn second(time: Millis) -> u64 {
     time.0.div_ceil(1_000)
 }
@@ -296,9 +306,10 @@ pub struct ShareState {
     orders: BTreeMap<OrderId, Order>,
     keys: BTreeMap<KeyHash, OrderId>,
     buyers: BTreeSet<(BuyerHash, OrderId)>,
-    /// When something is due: the end of a hold here, or a question to the share where an
-    /// order lives.
+    /// When holds end here.
     timers: BTreeSet<(Millis, OrderId)>,
+    /// When to ask the share where an unpaid order lives what became of it.
+    asks: BTreeSet<(Millis, OrderId)>,
     /// When an order may be forgotten.
     ended: BTreeSet<(Millis, OrderId)>,
     refused: BTreeSet<(OrderId, Attempt)>,
@@ -327,6 +338,7 @@ impl ShareState {
             keys: BTreeMap::new(),
             buyers: BTreeSet::new(),
             timers: BTreeSet::new(),
+            asks: BTreeSet::new(),
             ended: BTreeSet::new(),
             refused: BTreeSet::new(),
             holds: BTreeMap::new(),
@@ -539,7 +551,7 @@ impl ShareState {
                 order.state = OrderState::Paid { attempt: *attempt, seats: seats.clone(), payment };
             }
             OrderState::Placed { paid, deadline, .. } if !*paid => {
-                self.timers.remove(&(*deadline, id));
+                self.asks.remove(&(*deadline, id));
                 *paid = true;
             }
             _ => return Err(Impossible::State(id)),
@@ -549,7 +561,7 @@ impl ShareState {
 
     fn apply_ended(&mut self, id: OrderId, why: End) -> Result<(), Impossible> {
         let order = self.orders.get_mut(&id).ok_or(Impossible::Unknown(id))?;
-        let (attempt, seats) = match (&order.state, why) {
+        let (attempt, seats, payment) = match (&order.state, why) {
             (
                 OrderState::Held { attempt, seats, deadline },
                 End::Cancelled | End::Expired | End::Withdrawn,
@@ -557,10 +569,10 @@ impl ShareState {
                 self.timers.remove(&(*deadline, id));
                 let of_class = self.holds.entry((order.run, order.class)).or_default();
                 release(of_class, *deadline, order.party);
-                (*attempt, seats.clone())
+                (*attempt, seats.clone(), None)
             }
-            (OrderState::Paid { attempt, seats, .. }, End::Refunded | End::Withdrawn) => {
-                (*attempt, seats.clone())
+            (OrderState::Paid { attempt, seats, payment }, End::Refunded | End::Withdrawn) => {
+                (*attempt, seats.clone(), Some(*payment))
             }
             _ => return Err(Impossible::State(id)),
         };
@@ -571,7 +583,7 @@ impl ShareState {
             let (before, after) = stock.free(*seat, legs)?;
             self.changes.push(Change { run: key.0, class: key.1, before, after });
         }
-        order.state = OrderState::Ended { attempt, seats, why };
+        order.state = OrderState::Ended { attempt, seats, why, payment };
         self.ended.insert((self.now, id));
         Ok(())
     }
@@ -619,7 +631,7 @@ impl ShareState {
         let OrderState::Sent { to, .. } = order.state else { return Err(Impossible::State(id)) };
         let seats = seats.clone();
         order.state = OrderState::Placed { to, attempt, seats, deadline, paid: false };
-        self.timers.insert((deadline, id));
+        self.asks.insert((deadline, id));
         Ok(())
     }
 
@@ -639,7 +651,7 @@ impl ShareState {
         if *placed != attempt {
             return Err(Impossible::State(id));
         }
-        self.timers.remove(&(*deadline, id));
+        self.asks.remove(&(*deadline, id));
         order.state = OrderState::Closed { why, seats: seats.clone() };
         self.ended.insert((self.now, id));
         Ok(())
@@ -734,6 +746,9 @@ impl ShareState {
             return Err(Refusal::PartyTooLarge(most));
         }
         let timetable = rules.definition.timetable(request.run).ok_or(Refusal::NoSuchTrip)?;
+        if rules.definition.home(request.run, request.buyer) != self.share {
+            return Err(Refusal::Conflict);
+        }
         let known = usize::from(request.class.0) < timetable.classes.len();
         if !known || usize::from(request.journey.to()) >= timetable.stops.len() {
             return Err(Refusal::NoSuchTrip);
@@ -780,15 +795,15 @@ impl ShareState {
         let party = request.party();
         let wish = Wish { journey: request.journey, party, prefer: request.prefer };
         let seats = choose(stock, &wish, place_of)?;
-        let (from, to) = (request.journey.from(), request.journey.to());
-        let fare = timetable.fare(request.class, from, to)?;
+        let price = price(rules.definition, request)?;
         let payment_ms = rules.policy.map_or(0, |p| u64::from(p.limits.payment_ms));
         Some(Held {
             order,
             attempt,
-            request: OrderRequest { price: fare * u64::from(party), ..request.clone() },
+            request: OrderRequest { price, ..request.clone() },
             seats,
-            deadline: now.max(self.now).plus(payment_ms),
+            // By this owner's clock alone: a former owner's that ran ahead must not hold seats.
+            deadline: now.plus(payment_ms),
         })
     }
 
@@ -815,6 +830,9 @@ impl ShareState {
                 Decision::Write(Entry::Paid { order: id, payment, amount }, id)
             }
             OrderState::Paid { payment: first, .. } if *first == payment => Decision::Known(id),
+            OrderState::Ended { payment: Some(first), .. } if *first == payment => {
+                Decision::Known(id)
+            }
             OrderState::Paid { .. } | OrderState::Ended { .. } | OrderState::Closed { .. } => {
                 Decision::Write(give_back, id)
             }
@@ -841,7 +859,9 @@ impl ShareState {
     }
 
     fn decide_host(&self, now: Millis, rules: Rules<'_>, sent: &Sent) -> Decision {
-        if sent.to != self.share || self.refused.contains(&(sent.order, sent.attempt)) {
+        let ours = sent.to == self.share && sent.order.home != self.share;
+        let sound = sent.attempt != Attempt(0) && !sent.request.passengers.is_empty();
+        if !ours || !sound || self.refused.contains(&(sent.order, sent.attempt)) {
             return Decision::Refuse(Refusal::No);
         }
         if self.orders.contains_key(&sent.order) {
@@ -854,6 +874,9 @@ impl ShareState {
     }
 
     fn decide_resolve(&self, id: OrderId, attempt: Attempt) -> Decision {
+        if id.home == self.share {
+            return Decision::Refuse(Refusal::Conflict);
+        }
         match self.orders.get(&id).map(|o| &o.state) {
             Some(
                 OrderState::Held { attempt: came, .. }
@@ -940,7 +963,12 @@ impl ShareState {
         of_buyer.take_while(move |(b, _)| *b == buyer).map(|(_, id)| *id)
     }
 
-    /// What is due, earliest first: holds that end here, and orders to ask after elsewhere.
+    /// When unpaid orders that live elsewhere should have ended, earliest first.
+    pub fn asks(&self) -> impl Iterator<Item = (Millis, OrderId)> + '_ {
+        self.asks.iter().copied()
+    }
+
+    /// When holds end here, earliest first.
     pub fn timers(&self) -> impl Iterator<Item = (Millis, OrderId)> + '_ {
         self.timers.iter().copied()
     }
@@ -955,7 +983,8 @@ impl ShareState {
     #[must_use]
     pub fn holds(&self, run: RunId, class: ClassId) -> (u32, Option<Millis>) {
         let Some(holds) = self.holds.get(&(run, class)) else { return (0, None) };
-        let first = holds.first_key_value().map(|(second, _)| Millis(second * 1_000));
+        let first = holds.first_key_value();
+        let first = first.map(|(second, _)| Millis(second.saturating_mul(1_000)));
         (holds.values().sum(), first)
     }
 

@@ -187,13 +187,15 @@ pub struct Draft {
     bytes: Vec<u8>,
     count: u16,
     bytes_max: usize,
+    /// Where the last entry begins.
+    last: usize,
 }
 
 impl Draft {
     /// An empty frame of at most `bytes_max` bytes.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        Self { bytes: vec![0; HEADER], count: 0, bytes_max }
+        Self { bytes: vec![0; HEADER], count: 0, bytes_max, last: HEADER }
     }
 
     /// Whether nothing was said yet.
@@ -230,7 +232,14 @@ impl Draft {
         self.bytes[start] = kind;
         self.bytes[start + 1..start + 5].copy_from_slice(&length.to_le_bytes());
         self.count += 1;
+        self.last = start;
         Ok(())
+    }
+
+    /// Takes the last entry back. To be called at most once after a push.
+    pub(crate) fn undo(&mut self) {
+        self.bytes.truncate(self.last);
+        self.count -= 1;
     }
 
     /// Finishes the frame and begins the next: the record, and its checksum.
@@ -591,9 +600,9 @@ fn put_timetable(w: &mut Writer<'_>, t: &Timetable) {
     });
 }
 
-/// A definition that cannot be sold is malformed: no fold ever meets one.
+/// Whether it can be sold at all is for the pool's fold to say.
 fn definition(r: &mut Reader<'_>) -> Result<Definition, Malformed> {
-    let definition = Definition {
+    Ok(Definition {
         ledger: r.text()?.to_owned(),
         currency: r.text()?.to_owned(),
         time_zone: r.text()?.to_owned(),
@@ -609,9 +618,7 @@ fn definition(r: &mut Reader<'_>) -> Result<Definition, Malformed> {
                 homes: r.u16()?,
             })
         })?,
-    };
-    definition.check().map_err(|_| Malformed::Range("definition"))?;
-    Ok(definition)
+    })
 }
 
 fn timetable(r: &mut Reader<'_>) -> Result<Timetable, Malformed> {
