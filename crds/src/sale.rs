@@ -699,8 +699,8 @@ pub struct PodTemplate {
 #[serde(rename_all = "camelCase")]
 pub struct Pool {
     /// Its name; `default` is taken.
-    // With "<sale>-sell-", a Deployment's hash and a pod's suffix it must fit 63 bytes.
-    #[schemars(length(min = 1, max = 10), regex(pattern = "^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    // With "<sale>-sell-" in front, of at most 46 bytes, it must fit a label's 63.
+    #[schemars(length(min = 1, max = 16), regex(pattern = "^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
     /// How many nodes.
     #[schemars(range(min = 1, max = 1024))]

@@ -16,7 +16,9 @@ use crds::{
     rules::{RULES, Rule},
 };
 use kube::core::cel::Validator;
-use serde_json::Value;
+use proptest::prelude::*;
+use proptest::{collection, sample};
+use serde_json::{Value, json};
 
 /// What the rules say, as an API server would ask them: with the defaults in place. Each with
 /// the place of the value that it was asked about.
@@ -110,4 +112,93 @@ fn the_types_have_the_defaults_that_the_schema_states() {
         stated[field] = typed[field].clone();
     }
     assert_eq!(typed, stated);
+}
+
+/// Paths of all values within `value`.
+fn paths(value: &Value, at: &str, all: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                let path = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+                paths(member, &path, all);
+                all.push(path);
+            }
+        }
+        Value::Array(items) => {
+            for (i, item) in items.iter().enumerate() {
+                paths(item, &format!("{at}[{i}]"), all);
+                all.push(format!("{at}[{i}]"));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    let texts = ["", "g1", "01", "Second", "22:23", "KafkaTopic", "JWT", "r:1", "default", "ü"];
+    let objects = [json!({}), json!({"name": "g1"}), json!([]), json!([1]), json!(["a", "a"])];
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (-2i64..2000).prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        sample::select(texts.to_vec()).prop_map(Value::from),
+        sample::select(objects.to_vec()),
+    ]
+}
+
+/// The richest example after a few edits: something dropped, overwritten, a number made small, or
+/// another value of the same name copied over it, which keeps most edits sensible.
+fn edited() -> impl Strategy<Value = Value> {
+    let base: Value = serde_yaml::from_str(include_str!("../../examples/full.yaml")).unwrap();
+    let mut all = Vec::new();
+    paths(&base["spec"], "spec", &mut all);
+    let alike = all.clone().into_iter().flat_map(|to| {
+        let name = |path: &str| path.rsplit(['.', '[']).next().map(str::to_owned);
+        let same = all.iter().filter(|from| **from != to && name(from) == name(&to));
+        same.map(|from| (to.clone(), from.clone())).collect::<Vec<_>>()
+    });
+    let alike: Vec<(String, String)> = alike.collect();
+    let number = |path: &&String| base.pointer(&pointer(path)).is_some_and(Value::is_number);
+    let numbers: Vec<String> = all.iter().filter(number).cloned().collect();
+    let from = base.clone();
+    let edit = prop_oneof![
+        1 => sample::select(all.clone()).prop_map(|to| (to, Value::Null)),
+        1 => (sample::select(all), any_value()),
+        2 => (sample::select(numbers), (0..20).prop_map(Value::from)),
+        4 => sample::select(alike).prop_map(move |(to, like)| {
+            (to, from.pointer(&pointer(&like)).cloned().unwrap_or_default())
+        }),
+    ];
+    collection::vec(edit, 1..3).prop_map(move |edits| {
+        let mut value = base.clone();
+        for (path, new) in edits {
+            if let Some(at) = value.pointer_mut(&pointer(&path)) {
+                *at = new;
+            }
+        }
+        value
+    })
+}
+
+fn pointer(path: &str) -> String {
+    format!("/{}", path.replace(['.', '['], "/").replace(']', ""))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The operator and local mode must not take what an API server would not.
+    #[test]
+    fn nothing_that_the_rules_refuse_passes_the_checks(value in edited()) {
+        if let Ok(sale) = read(&value) {
+            let found = checks::check(&sale);
+            let spoke = rules_refuse(&serde_json::to_value(&sale).unwrap(), None);
+            prop_assert!(spoke.is_empty() || !found.is_empty(), "{:?}", spoke);
+            if found.is_empty() {
+                let ledger = crds::definition::found(&sale).unwrap();
+                prop_assert_eq!(crds::definition::amend(&ledger, &sale), Ok(ledger));
+            }
+        }
+    }
 }
