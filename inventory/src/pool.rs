@@ -66,6 +66,8 @@ struct Founded {
 #[derive(Debug, Clone)]
 pub struct Pool {
     name: String,
+    /// The topic that Genesis must name; none takes any.
+    expected: Option<[u8; 16]>,
     position: Offset,
     frozen: Option<String>,
     founded: Option<Founded>,
@@ -75,6 +77,10 @@ pub struct Pool {
     sellers: BTreeMap<(RunId, ClassId), BTreeSet<ShareId>>,
     assign: Assign,
     policy: Option<Policy>,
+    /// The offset behind the last record that changed what is to sell.
+    changed: Offset,
+    /// The offset behind the last Take of a class that got less than it named.
+    contested: BTreeMap<(RunId, ClassId), Offset>,
 }
 
 /// Blocks of one Take at most; one with more does not count. Its Accept must fit a frame.
@@ -118,6 +124,7 @@ impl Pool {
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
+            expected: None,
             position: Offset(0),
             frozen: None,
             founded: None,
@@ -126,7 +133,15 @@ impl Pool {
             sellers: BTreeMap::new(),
             assign: Assign::default(),
             policy: None,
+            changed: Offset(0),
+            contested: BTreeMap::new(),
         }
+    }
+
+    /// Takes only the Genesis of the topic with this id.
+    #[must_use]
+    pub fn expecting(self, topic_id: [u8; 16]) -> Self {
+        Self { expected: Some(topic_id), ..self }
     }
 
     /// Folds the record at `at`. Total: any bytes give a verdict, none panics.
@@ -188,7 +203,8 @@ impl Pool {
     fn found(&mut self, frame: &Frame<'_>, genesis: Genesis) -> Option<Effect> {
         let id = ledger_id(&self.name, genesis.topic_id);
         let own = genesis.definition.ledger == self.name && frame.header.ledger == id;
-        if self.founded.is_some() || !own || genesis.definition.check().is_err() {
+        let strange = self.expected.is_some_and(|id| id != genesis.topic_id);
+        if self.founded.is_some() || !own || strange || genesis.definition.check().is_err() {
             return None;
         }
         let definition = Arc::new(genesis.definition);
@@ -206,6 +222,7 @@ impl Pool {
             definition,
             version: 1,
         });
+        self.changed = self.position;
         Some(Effect::Founded)
     }
 
@@ -234,6 +251,7 @@ impl Pool {
         let founded = self.founded.as_mut()?;
         founded.definition = Arc::new(definition);
         founded.version = version;
+        self.changed = self.position;
         Some(Effect::Amended)
     }
 
@@ -252,6 +270,8 @@ impl Pool {
             if free.is_some_and(|free| free.remove(&id.index)) {
                 self.give(take.share, &block);
                 blocks.push(block);
+            } else {
+                self.contested.insert((id.run, block.class), self.position);
             }
         }
         if !blocks.is_empty() {
@@ -306,6 +326,13 @@ impl Pool {
     #[must_use]
     pub fn definition_version(&self) -> u64 {
         self.founded.as_ref().map_or(0, |f| f.version)
+    }
+
+    /// How much of this partition a picture of a class's free blocks must have seen to be of
+    /// use: what there is to sell changed there, or somebody drew without that picture.
+    #[must_use]
+    pub fn floor(&self, run: RunId, class: ClassId) -> Offset {
+        self.contested.get(&(run, class)).copied().unwrap_or(Offset(0)).max(self.changed)
     }
 
     /// The policy in force.

@@ -209,7 +209,7 @@ pub fn report(station: &Station) -> Report {
         candidates: world.candidates.iter().map(|s| s.0).collect(),
         peers: peers(station, &world, now),
         own_board_ok,
-        redis: station.drawer.health(now).map(|ok_within_ms| RedisHealth { ok_within_ms }),
+        redis: station.drawer.health().map(|ok_within_ms| RedisHealth { ok_within_ms }),
         kafka_ok: own_board_ok || heard(world.ledger_heard, KAFKA_OK_MS),
     }
 }

@@ -39,7 +39,7 @@ enum Slot {
 }
 
 /// Whom an answer was for, if not for a task.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Onward {
     /// To the owner whose order is on its way.
     Travel { home: ShareId, order: OrderId, attempt: Attempt },

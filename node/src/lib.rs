@@ -39,6 +39,10 @@ pub trait Ledgers: Send + 'static {
     type Board: ledger::Log;
     /// The ledger's name.
     fn name(&self) -> &str;
+    /// The topic id that Genesis must name, where the log is a Kafka topic.
+    fn topic_id(&self) -> Option<[u8; 16]> {
+        None
+    }
     /// A handle of its own for one thread.
     fn log(&self) -> Self::Log;
     /// A handle of its own for one thread.
@@ -86,6 +90,15 @@ pub enum Wish {
     Kill,
 }
 
+/// Partition 0 before its first record.
+fn empty_pool<S: Ledgers>(ledgers: &S) -> inventory::pool::Pool {
+    let pool = inventory::pool::Pool::new(ledgers.name());
+    match ledgers.topic_id() {
+        Some(id) => pool.expecting(id),
+        None => pool,
+    }
+}
+
 /// Runs a node on this thread until it was drained or killed. To be called in a `LocalSet` of
 /// a current-thread runtime.
 ///
@@ -98,8 +111,8 @@ pub async fn run<S: Ledgers>(
     on_start: impl FnOnce(Rc<Station>),
 ) -> Result<(), Error> {
     let (mail, inbox) = mpsc::channel(station::MAIL_MAX);
-    let drawer = draw::Drawer::default();
-    let station = Station::new(setup.me, ledgers.name(), drawer, mail);
+    let drawer = draw::Drawer::new(setup.redis);
+    let station = Station::new(setup.me, empty_pool(&ledgers), drawer, mail);
     on_start(Rc::clone(&station));
     let buyers = http::listen(Rc::clone(&station), setup.buyers, setup.buyer_header)?;
     let operator = control::Guard { sale: setup.sale, key: setup.operator };

@@ -115,7 +115,7 @@ pub enum Place {
 impl Station {
     pub(crate) fn new(
         me: Identity,
-        ledger_name: &str,
+        pool: Pool,
         drawer: Drawer,
         mail: mpsc::Sender<Mail>,
     ) -> Rc<Self> {
@@ -123,7 +123,7 @@ impl Station {
             me,
             desk: Rc::default(),
             world: RefCell::new(World {
-                pool: Pool::new(ledger_name),
+                pool,
                 board: None,
                 state: NodeState::Starting,
                 owned: BTreeMap::new(),

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use inventory::board::{Beat, Board, LEASE_MS, NodeState};
+use inventory::board::{Beat, Board, LEASE_MS, NodeState, Row};
 use inventory::claim::{SILENCE_MS, Standing, first_in_line, should_yield};
 use inventory::owner::{
     Answer, Caller, Candidate, Fate, Input, Now, Output, Owner, Reply, Stopped, View,
@@ -36,6 +36,10 @@ const TICK: Duration = Duration::from_millis(20);
 const BEAT_NEWS_MS: u64 = 50;
 /// At least this often: the lease must outlast two lost beats.
 const BEAT_MS: u64 = 200;
+/// Rows of one beat at most: some 100 bytes each with many stretches, so that a beat stays far
+/// below a broker's record limit. A full beat of more rows goes on in the beats behind it.
+const BEAT_ROWS_MAX: usize = 2_000;
+
 /// Every row at least this often, so that a reader that missed a beat is whole again.
 const BEAT_FULL_MS: u64 = 1_000;
 
@@ -272,6 +276,8 @@ impl<S: Ledgers> Worker<S> {
             && let Some(ledger) = world.pool.ledger()
         {
             world.board = Some(Board::new(ledger, self.station.me.incarnation));
+            drop(world);
+            self.station.drawer.start(ledger);
         }
     }
 
@@ -386,7 +392,7 @@ impl<S: Ledgers> Worker<S> {
             Torn::Pool(why) => {
                 tracing::error!(%why, "partition 0 is read from its beginning again");
                 let mut world = self.station.world.borrow_mut();
-                world.pool = Pool::new(self.ledgers.name());
+                world.pool = crate::empty_pool(&self.ledgers);
                 self.pool_tail = self.log.tail(Partition(0), 0);
             }
             Torn::Board(why) => {
@@ -638,29 +644,39 @@ impl<S: Ledgers> Worker<S> {
         self.tell_owned();
         let full = self.beat_now || now.mono.since(self.full_at) >= BEAT_FULL_MS;
         let mut world = self.station.world.borrow_mut();
-        let (state, pool_position) = (world.state, world.pool.position());
         let Some(mut board) = world.board.take() else { return };
-        self.beats += 1;
         let view = View { pool: &world.pool, board: &board };
-        let beat = Beat {
+        let mut beat = Beat {
             ledger: world.pool.ledger().unwrap_or_default(),
             node: self.station.me.node,
             address: self.station.me.address,
             incarnation: self.station.me.incarnation,
-            number: self.beats,
-            state,
+            number: 0,
+            state: world.state,
             full,
-            pool: pool_position,
+            pool: world.pool.position(),
             seen: board.position(),
             shares: self.owners.values().map(|o| o.beat(view)).collect(),
-            rows: self.owners.values_mut().flat_map(|o| o.rows(full)).collect(),
+            rows: Vec::new(),
         };
-        board.sent(self.beats, now.mono);
+        let mut rows: Vec<Row> = self.owners.values_mut().flat_map(|o| o.rows(full)).collect();
+        self.beat_now = false;
+        loop {
+            let rest = rows.split_off(rows.len().min(BEAT_ROWS_MAX));
+            self.beats += 1;
+            beat.number = self.beats;
+            beat.rows = rows;
+            board.sent(self.beats, now.mono);
+            self.station.metrics.beats.inc();
+            let sent = self.board_log.append(Partition(0), Slip(self.beats), &beat.encode());
+            // A beat that was not sent is a missed number: readers wait for the next full one.
+            self.beat_now |= sent.is_err();
+            if rest.is_empty() {
+                break;
+            }
+            (rows, beat.full) = (rest, false);
+        }
         world.board = Some(board);
-        self.station.metrics.beats.inc();
-        let sent = self.board_log.append(Partition(0), Slip(self.beats), &beat.encode());
-        // A beat that was not sent is a missed number: readers wait for the next full one.
-        self.beat_now = sent.is_err();
         self.beat_at = now.mono;
         if full {
             self.full_at = now.mono;

@@ -113,7 +113,7 @@ async fn serve(shop: Rc<Shop>, stream: tokio::net::TcpStream) {
 
 async fn answer(shop: &Rc<Shop>, request: Request<Incoming>) -> Reply {
     let head = request.method() == Method::HEAD;
-    let mut reply = route(shop, request).await.unwrap_or_else(|problem| problem.into_reply());
+    let mut reply = route(shop, request).await.unwrap_or_else(Problem::into_reply);
     if shop.station.world.borrow().state == NodeState::Draining {
         reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
