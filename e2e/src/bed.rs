@@ -426,11 +426,12 @@ impl Bed {
         let kubectl = || self.kubectl();
         control.wait_for_api(&kubectl, api_process)?;
         said("API server");
-        let mut parts = control.start_rest(&kubectl)?;
+        let mut parts = control.start_rest()?;
         let nodes =
             self.with_nodes(&|node| node.start_kubelet(containerds[usize::from(node.number) - 1]))?;
         parts.extend(nodes.into_iter().flatten());
         self.started(parts)?;
+        control.grant(self.kubectl())?;
         self.wait_for_nodes()?;
         said("nodes Ready");
         Ok(())

@@ -108,7 +108,8 @@ impl Cluster {
     /// # Errors
     /// When that fails, or the cluster is not ours.
     pub fn load_image(&self, image: &Image) -> Result<()> {
-        self.bed("loading an image")?.load_image(image)
+        self.bed("bringing an image onto the nodes (write it with --output and load it your way)")?
+            .load_image(image)
     }
 }
 

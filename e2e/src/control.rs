@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::cache::write;
-use crate::error::{Error, Result, finished, output_of, tail_of};
+use crate::error::{Error, Result, finished, output_with, tail_of};
 use crate::install::Tools;
 use crate::network::{CONTROL, DNS, SERVICES};
 use crate::pki::{Pki, write_json};
@@ -135,28 +135,21 @@ impl Control<'_> {
     }
 
     /// Starts the controllers, the scheduler, the name server and a proxy for this namespace.
-    pub(crate) fn start_rest(
-        &self,
-        kubectl: &dyn Fn() -> Command,
-    ) -> Result<Vec<(String, ProcessId)>> {
+    pub(crate) fn start_rest(&self) -> Result<Vec<(String, ProcessId)>> {
         let controllers = self
             .launch("controllers", &self.tools.kubernetes("kube-controller-manager"))
             .args(["--leader-elect=false", "--use-service-account-credentials"])
+            // The default of 20 requests a second makes forty controllers wait for each other.
+            .args(["--kube-api-qps=300", "--kube-api-burst=600"])
             .arg_path("--kubeconfig=", &self.file("controllers.kubeconfig"))
             .arg_path("--root-ca-file=", &self.pki.certificate("ca"))
             .arg_path("--service-account-private-key-file=", &self.pki.key("tokens"))
             .start()?;
-        let config = self.file("scheduler.kubeconfig");
         let scheduler = self
             .launch("scheduler", &self.tools.kubernetes("kube-scheduler"))
-            .args(["--leader-elect=false"])
-            .arg_path("--kubeconfig=", &config)
-            .arg_path("--authentication-kubeconfig=", &config)
-            .arg_path("--authorization-kubeconfig=", &config)
+            .args(["--leader-elect=false", "--kube-api-qps=300", "--kube-api-burst=600"])
+            .arg_path("--kubeconfig=", &self.file("scheduler.kubeconfig"))
             .start()?;
-        let rights = self.file("dns-rights.json");
-        write(&rights, DNS_RIGHTS)?;
-        output_of(kubectl().args(["apply", "--server-side", "-f"]).arg(&rights))?;
         let dns = self.start_dns()?;
         // This namespace is no node, and a proxy wants to be one; Services' addresses, which is
         // all that is needed here, do not depend on which.
@@ -164,6 +157,11 @@ impl Control<'_> {
         let named = [("controllers", controllers), ("scheduler", scheduler), ("dns", dns)];
         let named = named.into_iter().chain([("proxy", proxy)]);
         Ok(named.map(|(name, process)| (name.to_owned(), process)).collect())
+    }
+
+    /// Grants the name server what it reads; it asks again until then.
+    pub(crate) fn grant(&self, mut kubectl: Command) -> Result<()> {
+        output_with(kubectl.args(["create", "-f", "-"]), DNS_RIGHTS).map(|_| ())
     }
 
     fn start_dns(&self) -> Result<ProcessId> {
