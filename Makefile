@@ -2,18 +2,42 @@
 
 # A target folder outside the clone is shared by all clones of a user.
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/stationmaster/target
+# Where `make programs` puts what the end-to-end tests run.
+export E2E_PROGRAMS = $(CARGO_TARGET_DIR)/e2e
+# Debian's packages, and those of Kafka's jars, need no questions answered.
+export DEBIAN_FRONTEND = noninteractive
 
-.PHONY: demo test lint unit
+.PHONY: demo test lint unit programs install ledgers local cluster bench help
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: ## a whole fleet in one process; no root, no other packages
 	cargo local examples/demo.yaml
 
-test: lint unit ## everything
-	@echo "make test: lint and unit tests ran"
+test: lint unit install programs ledgers local cluster ## everything; root, for the cluster
+	@echo "make test: lint, unit tests, ledgers on a real Kafka, Redis, a local sale and a sale on a real cluster passed"
 
-lint:
+lint: ## formatting and clippy, warnings denied
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-unit:
+unit: ## every test that needs nothing but this checkout
 	cargo test --workspace
+
+programs: ## what the end-to-end tests run
+	cargo build --profile e2e -p node -p operator -p local -p buyers -p checker \
+	  --features node/kafka,checker/kafka
+
+install: ## Kubernetes, Kafka, Redis: as root, once; says what it does
+	cargo e2e install
+
+ledgers: ## the ledger's suite on a real Kafka, the stock's on a real Redis
+	cargo test -p ledger --features kafka,contract --test kafka
+	cargo test -p lua
+
+local: ## a sale in local mode, sold out while nodes are killed, then judged
+	cargo test -p e2e --test local -- --ignored --nocapture --test-threads 1
+
+cluster: ## a sale on a real Kubernetes, Kafka and Redis
+	E2E=1 cargo test -p e2e --test cluster -- --ignored --nocapture --test-threads 1

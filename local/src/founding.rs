@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crds::checks::{Finding, check};
+use crds::checks::{Finding, check, not_implemented};
 use crds::file::{Located, ParseError, locate};
 use crds::sale::TrainSale;
 use inventory::definition::Definition;
@@ -37,7 +37,8 @@ pub(crate) fn read(path: &Path) -> Result<TrainSale, Error> {
         ParseError::Refused(found) => refuse(found),
         other => Error::Sale(format!("{}: {other}", path.display())),
     })?;
-    let found = check(&sale);
+    let mut found = check(&sale);
+    found.extend(not_implemented(&sale));
     if found.is_empty() { Ok(sale) } else { Err(refuse(locate(&text, found))) }
 }
 
