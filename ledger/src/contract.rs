@@ -1,7 +1,8 @@
 //! What every implementation of [`Log`] must do, as one suite that all of them pass.
 //!
 //! A subject is a way to make handles on a fresh, empty log of [`PARTITIONS`] partitions.
-//! [`ledger_contract!`](crate::ledger_contract) makes one test of each promise.
+//! [`ledger_contract!`](crate::ledger_contract) makes one test of each promise,
+//! [`every_promise`] tries them one after the other.
 
 #![expect(clippy::missing_panics_doc, reason = "these are tests: a panic is their answer")]
 
@@ -27,25 +28,10 @@ const P1: Partition = Partition(1);
 
 /// Makes a module of one test for each promise. `$subject` is an expression that is evaluated
 /// anew for each test, inside a current-thread runtime, and yields a `Fn() -> impl Log`.
-/// `#[ignore = "a reason"]` before it goes to every test.
 #[macro_export]
 macro_rules! ledger_contract {
-    (@each $attribute:tt $subject:tt $($promise:ident)*) => {
-        $( $crate::ledger_contract! { @one $attribute $subject $promise } )*
-    };
-    (@one { $(#[$attribute:meta])? } { $subject:expr } $promise:ident) => {
-        #[test]
-        $(#[$attribute])?
-        fn $promise() {
-            let runtime = ::tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(async {
-                let subject = $subject;
-                $crate::contract::$promise(&subject).await;
-            });
-        }
-    };
-    (@all $attribute:tt $subject:tt) => {
-        $crate::ledger_contract! { @each $attribute $subject
+    (@promises $then:ident { $($words:tt)* }) => {
+        $crate::ledger_contract! { @$then { $($words)* }
             offsets_are_dense_from_0_in_each_partition
             frames_come_back_unchanged
             frames_of_one_handle_keep_their_order
@@ -62,12 +48,35 @@ macro_rules! ledger_contract {
             a_partition_that_does_not_exist_is_refused
         }
     };
-    (#[ignore = $why:literal] $subject:expr) => {
-        $crate::ledger_contract! { @all { #[ignore = $why] } { $subject } }
+    (@tests $subject:tt $($promise:ident)*) => {
+        $( $crate::ledger_contract! { @test $subject $promise } )*
+    };
+    (@test { $subject:expr } $promise:ident) => {
+        #[test]
+        fn $promise() {
+            let runtime = ::tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(async {
+                let subject = $subject;
+                $crate::contract::$promise(&subject).await;
+            });
+        }
+    };
+    (@calls { $found:ident } $($promise:ident)*) => {
+        $(
+            let started = ::std::time::Instant::now();
+            $crate::contract::$promise(&$found().await).await;
+            println!("{} after {:?}", stringify!($promise), started.elapsed());
+        )*
     };
     ($subject:expr) => {
-        $crate::ledger_contract! { @all {} { $subject } }
+        $crate::ledger_contract! { @promises tests { $subject } }
     };
+}
+
+/// Tries every promise, each on what `found` makes anew; for subjects that are too dear to
+/// have a test for each. Panics at the first that is broken, behind a line for each that holds.
+pub async fn every_promise<L: Log, S: Fn() -> L>(found: impl AsyncFn() -> S) {
+    crate::ledger_contract! { @promises calls { found } }
 }
 
 async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {

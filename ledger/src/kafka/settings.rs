@@ -2,8 +2,9 @@
 //!
 //! The figures of times go together: a broker that hangs must be given up within two seconds,
 //! because a failed node's seats are to be on sale again within three, and a broker that is
-//! merely slow must not be. All of them were measured with three brokers, one of them killed or
-//! stopped: 3.0 to 3.2 s until the next delivery after a SIGSTOP, against 45 s with defaults.
+//! merely slow must not be. `cargo test -p ledger --features kafka,contract --test kafka`
+//! prints what they come to with three brokers: 1.7 to 2.1 s without a fate when a leader dies,
+//! 2.8 to 3.2 s when it hangs, where librdkafka's defaults take 45 s.
 
 use rdkafka::ClientConfig;
 

@@ -1,5 +1,5 @@
-//! Against librdkafka's own mock cluster, which breaks in ways a real one cannot be asked to;
-//! and, where `STATIONMASTER_KAFKA` names a broker, against that.
+//! Against librdkafka's own mock cluster, which breaks in ways that a real one cannot be asked
+//! to. The real ones are met in tests/kafka.rs.
 
 use std::{future::poll_fn, time::Instant};
 
@@ -12,7 +12,6 @@ use rdkafka::{
 use super::*;
 use crate::{Record, Tail, contract::PARTITIONS};
 
-const P0: Partition = Partition(0);
 const P1: Partition = Partition(1);
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -55,44 +54,6 @@ mod mock {
     }}
 }
 
-/// The broker that the environment names.
-fn broker() -> KafkaConfig {
-    config(&std::env::var("STATIONMASTER_KAFKA").expect("STATIONMASTER_KAFKA=host:port"))
-}
-
-fn spec(name: &str) -> TopicSpec {
-    // Another name for every run, so that a broker may be used again.
-    let run = std::process::id();
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let nanos = since.expect("after 1970").as_nanos();
-    TopicSpec {
-        name: format!("ledger-test-{name}-{run}-{nanos}"),
-        partitions: PARTITIONS,
-        replicas: 1,
-        min_in_sync: 1,
-        keep: Keep::ForEver,
-    }
-}
-
-async fn founded(spec: &TopicSpec) -> KafkaLedger {
-    let config = broker();
-    let topics = Topics::new(&config).expect("settings");
-    topics.found(spec).await.expect("founded");
-    KafkaLedger::connect(&config, &spec.name, PATIENCE).expect("connected")
-}
-
-mod real {
-    use super::*;
-
-    crate::ledger_contract! {
-        #[ignore = "needs a broker: STATIONMASTER_KAFKA=host:port"]
-        {
-            let ledger = founded(&spec("contract")).await;
-            move || ledger.handle()
-        }
-    }
-}
-
 async fn fates(log: &mut KafkaLog, count: usize) -> Vec<(Slip, Fate)> {
     let mut fates = Vec::new();
     while fates.len() < count {
@@ -121,16 +82,6 @@ async fn records(tail: &mut KafkaTail, count: usize) -> Vec<Record> {
         read.expect("a tail that is not torn");
     }
     records
-}
-
-async fn torn(tail: &mut KafkaTail) -> Torn {
-    let mut records = Vec::new();
-    loop {
-        let wait = poll_fn(|cx| tail.poll_records(cx, &mut records));
-        if let Err(torn) = tokio::time::timeout(PATIENCE, wait).await.expect("a tear in time") {
-            return torn;
-        }
-    }
 }
 
 #[tokio::test]
@@ -329,50 +280,6 @@ fn a_topic_id_is_printed_as_kafka_prints_it() {
 }
 
 #[tokio::test]
-#[ignore = "needs a broker: STATIONMASTER_KAFKA=host:port"]
-async fn founding_creates_once_and_never_alters() {
-    let topics = Topics::new(&broker()).expect("settings");
-    let spec = spec("founding");
-    let missing = topics.check(&spec).await;
-    assert_eq!(missing, Err(Trouble::TopicMissing(spec.name.clone())));
-    let first = topics.found(&spec).await.expect("founded");
-    assert!(first.created);
-    assert_eq!(first.low_watermarks, vec![0; usize::from(PARTITIONS)]);
-    let again = topics.found(&spec).await.expect("found");
-    assert_eq!(again, Topic { created: false, ..first.clone() });
-    let other = TopicSpec { partitions: 9, keep: Keep::Millis(600_000), ..spec.clone() };
-    let trouble = topics.found(&other).await.expect_err("it differs");
-    let text = trouble.to_string();
-    assert!(matches!(trouble, Trouble::Misconfigured { .. }));
-    for part in ["partitions: 4→9", "retention.ms: -1→600000", "segment.ms: 604800000→600000"]
-    {
-        assert!(text.contains(part), "{text}");
-    }
-    assert_eq!(topics.check(&spec).await.expect("unaltered").id, first.id);
-    let too_many = TopicSpec { replicas: 9, ..super::tests::spec("replicas") };
-    assert!(matches!(topics.found(&too_many).await, Err(Trouble::Refused(_))));
-    println!("topic id {}", first.id);
-}
-
-#[tokio::test]
-#[ignore = "needs a broker: STATIONMASTER_KAFKA=host:port"]
-async fn a_topic_made_anew_has_another_id_and_its_old_tails_are_torn() {
-    let spec = spec("anew");
-    let ledger = founded(&spec).await;
-    let topics = Topics::new(&broker()).expect("settings");
-    let first = topics.check(&spec).await.expect("there").id;
-    let mut log = ledger.handle();
-    append(&mut log, P1, 1, b"only").await;
-    fates(&mut log, 1).await;
-    let mut tail = log.tail(P1, 0);
-    records(&mut tail, 1).await;
-    topics.delete_for_test(&spec.name).await;
-    let second = topics.found(&spec).await.expect("founded again");
-    assert_ne!(first, second.id);
-    println!("the old tail: {}", torn(&mut tail).await);
-}
-
-#[tokio::test]
 #[ignore = "needs a broker with SASL PLAIN: STATIONMASTER_KAFKA_SASL=host:port"]
 async fn a_wrong_password_is_called_so() {
     let servers = std::env::var("STATIONMASTER_KAFKA_SASL").expect("STATIONMASTER_KAFKA_SASL");
@@ -388,73 +295,13 @@ async fn a_wrong_password_is_called_so() {
     let refused = KafkaLedger::connect(&config, "ledger", Duration::from_secs(3));
     assert!(matches!(refused.map(drop), Err(Trouble::AuthenticationFailed(_))));
     let topics = Topics::new(&config).expect("settings");
-    let refused = topics.check(&spec("sasl")).await;
-    assert!(matches!(refused, Err(Trouble::AuthenticationFailed(_))), "{refused:?}");
-}
-
-/// Prints what the promises of times rest on; asserts only what a fail-over needs.
-#[tokio::test]
-#[ignore = "needs a broker: STATIONMASTER_KAFKA=host:port"]
-async fn a_fresh_tail_gives_its_first_record_well_within_a_fail_over() {
-    let spec = TopicSpec { partitions: 17, ..spec("times") };
-    let ledger = founded(&spec).await;
-    let mut log = ledger.handle();
-    for partition in 0..17 {
-        for slip in 0..200 {
-            append(&mut log, Partition(partition), slip, &[7; 1_200]).await;
-        }
-        fates(&mut log, 200).await;
-    }
-    let median = |mut times: Vec<Duration>| {
-        times.sort_unstable();
-        (times[times.len() / 2], times[times.len() - 1])
+    let spec = TopicSpec {
+        name: "ledger".to_owned(),
+        partitions: PARTITIONS,
+        replicas: 1,
+        min_in_sync: 1,
+        keep: Keep::ForEver,
     };
-
-    let fresh = KafkaLedger::connect(&broker(), &spec.name, PATIENCE).expect("connected");
-    for partition in [P0, P1, P1] {
-        let started = Instant::now();
-        let mut tail = fresh.handle().tail(partition, 0);
-        records(&mut tail, 1).await;
-        println!("after connecting, first record of {partition:?}: {:?}", started.elapsed());
-    }
-
-    let (mut first, mut whole) = (Vec::new(), Vec::new());
-    for partition in 1..17 {
-        let started = Instant::now();
-        let mut tail = log.tail(Partition(partition), 0);
-        records(&mut tail, 1).await;
-        first.push(started.elapsed());
-    }
-    println!("one fresh tail, first record: median and worst {:?}", median(first));
-
-    let started = Instant::now();
-    let mut tails: Vec<_> = (1..17).map(|p| log.tail(Partition(p), 0)).collect();
-    for tail in &mut tails {
-        records(tail, 200).await;
-        whole.push(started.elapsed());
-    }
-    println!("16 at once, 200 records each: all after {:?}", median(whole).1);
-    assert!(started.elapsed() < Duration::from_secs(1));
-    drop(tails);
-
-    let mut ends = Vec::new();
-    for partition in 0..17 {
-        let started = Instant::now();
-        assert_eq!(log.end(Partition(partition)).await, Ok(200));
-        ends.push(started.elapsed());
-    }
-    println!("end(): median and worst {:?}", median(ends));
-
-    let mut tail = log.tail(P0, 200);
-    let (mut told, mut seen) = (Vec::new(), Vec::new());
-    for slip in 0..200 {
-        let started = Instant::now();
-        append(&mut log, P0, slip, &[7; 1_200]).await;
-        fates(&mut log, 1).await;
-        told.push(started.elapsed());
-        records(&mut tail, 1).await;
-        seen.push(started.elapsed());
-    }
-    println!("append to fate: median and worst {:?}", median(told));
-    println!("append to a live tail: median and worst {:?}", median(seen));
+    let refused = topics.check(&spec).await;
+    assert!(matches!(refused, Err(Trouble::AuthenticationFailed(_))), "{refused:?}");
 }

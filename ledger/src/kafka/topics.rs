@@ -235,12 +235,6 @@ impl Topics {
         Ok(Topic { id, created: false, partitions: spec.partitions, low_watermarks })
     }
 
-    #[cfg(test)]
-    pub(super) async fn delete_for_test(&self, topic: &str) {
-        let deleted = self.admin.delete_topics(&[topic], &options()).await.expect("an answer");
-        assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
-    }
-
     /// The topic's id, and for each partition on how many brokers it lies.
     async fn describe(&self, topic: &str) -> Result<(TopicId, Vec<usize>), Trouble> {
         let name = topic.to_owned();

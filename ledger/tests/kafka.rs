@@ -1,0 +1,433 @@
+//! The ledger against real brokers: one that keeps every promise, and three of which one dies
+//! and one hangs.
+//!
+//! `STATIONMASTER_KAFKA=host:port` names a broker to use instead of starting one; it must
+//! allow topics to be created. Starting one needs Java and, the first time, Maven.
+
+use std::{
+    collections::BTreeMap,
+    future::poll_fn,
+    process::Command,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use e2e::kafka::KafkaCluster;
+use ledger::{
+    Fate, Log, Partition, Record, Refused, Slip, Tail, Torn,
+    contract::{self, PARTITIONS},
+    kafka::{
+        KafkaConfig, KafkaLedger, KafkaLog, KafkaTail, Keep, Topic, TopicSpec, Topics, Trouble,
+    },
+};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+const P0: Partition = Partition(0);
+const P1: Partition = Partition(1);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A cluster, started here unless it is there already. None, with a word about it, where there
+/// is no Java for it and nobody insists.
+struct Brokers {
+    cluster: Option<KafkaCluster>,
+    config: KafkaConfig,
+    count: u16,
+}
+
+impl Brokers {
+    fn start(count: u16) -> Option<Brokers> {
+        let java = Command::new("java").arg("-version").output();
+        if java.is_err() {
+            assert!(std::env::var_os("CI").is_none(), "Java is not installed");
+            eprintln!("SKIPPED: Kafka needs Java, which is not installed");
+            return None;
+        }
+        let cluster = KafkaCluster::start(count).expect("a cluster");
+        let config = config(&cluster.bootstrap());
+        Some(Brokers { cluster: Some(cluster), config, count })
+    }
+
+    fn one() -> Option<Brokers> {
+        match std::env::var("STATIONMASTER_KAFKA") {
+            Ok(servers) => Some(Brokers { cluster: None, config: config(&servers), count: 1 }),
+            Err(_) => Brokers::start(1),
+        }
+    }
+
+    fn spec(&self, name: &str) -> TopicSpec {
+        // Another name each time, so that a broker may be used again.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+        TopicSpec {
+            name: format!("ledger-test-{name}-{}", since.as_nanos()),
+            partitions: PARTITIONS,
+            replicas: self.count,
+            min_in_sync: self.count.min(2),
+            keep: Keep::ForEver,
+        }
+    }
+
+    async fn found(&self, spec: &TopicSpec) -> KafkaLedger {
+        let topics = Topics::new(&self.config).expect("settings");
+        topics.found(spec).await.expect("founded");
+        KafkaLedger::connect(&self.config, &spec.name, PATIENCE).expect("connected")
+    }
+}
+
+fn config(servers: &str) -> KafkaConfig {
+    KafkaConfig {
+        bootstrap_servers: servers.to_owned(),
+        client_id: "ledger-test".to_owned(),
+        options: Vec::new(),
+    }
+}
+
+async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("{what}: too late"))
+}
+
+async fn append(log: &mut KafkaLog, to: Partition, frame: &[u8]) -> Fate {
+    log.append(to, Slip(0), frame).expect("room");
+    let mut fates = Vec::new();
+    in_time("a fate", poll_fn(|cx| log.poll_fates(cx, &mut fates))).await;
+    fates[0].1
+}
+
+async fn records(tail: &mut KafkaTail, count: usize) -> Vec<Record> {
+    let mut records = Vec::new();
+    while records.len() < count {
+        let read = in_time("a record", poll_fn(|cx| tail.poll_records(cx, &mut records))).await;
+        read.expect("a tail that is not torn");
+    }
+    records
+}
+
+async fn torn(tail: &mut KafkaTail) -> Torn {
+    let mut records = Vec::new();
+    loop {
+        let read = in_time("a tear", poll_fn(|cx| tail.poll_records(cx, &mut records))).await;
+        if let Err(torn) = read {
+            return torn;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_real_broker_keeps_every_promise() {
+    let Some(brokers) = Brokers::one() else { return };
+    contract::every_promise(async || {
+        let ledger = brokers.found(&brokers.spec("contract")).await;
+        move || ledger.handle()
+    })
+    .await;
+    founding_creates_once_and_never_alters(&brokers).await;
+    a_topic_made_anew_has_another_id_and_its_old_tails_are_torn(&brokers).await;
+    a_fresh_tail_gives_its_first_record_well_within_a_fail_over(&brokers).await;
+}
+
+async fn founding_creates_once_and_never_alters(brokers: &Brokers) {
+    let topics = Topics::new(&brokers.config).expect("settings");
+    let spec = brokers.spec("founding");
+    let missing = topics.check(&spec).await;
+    assert_eq!(missing, Err(Trouble::TopicMissing(spec.name.clone())));
+    let first = topics.found(&spec).await.expect("founded");
+    assert!(first.created);
+    assert_eq!(first.low_watermarks, vec![0; usize::from(PARTITIONS)]);
+    let again = topics.found(&spec).await.expect("found");
+    assert_eq!(again, Topic { created: false, ..first.clone() });
+    let other = TopicSpec { partitions: 9, keep: Keep::Millis(600_000), ..spec.clone() };
+    let trouble = topics.found(&other).await.expect_err("it differs");
+    assert!(matches!(trouble, Trouble::Misconfigured { .. }));
+    let text = trouble.to_string();
+    for part in ["partitions: 4→9", "retention.ms: -1→600000", "segment.ms: 604800000→600000"]
+    {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!(topics.check(&spec).await.expect("unaltered").id, first.id);
+    let too_many = TopicSpec { replicas: 9, ..brokers.spec("replicas") };
+    assert!(matches!(topics.found(&too_many).await, Err(Trouble::Refused(_))));
+    // Two jobs that found at once: one creates, both find the same topic.
+    let both = brokers.spec("both");
+    let (one, two) = tokio::join!(topics.found(&both), topics.found(&both));
+    let (one, two) = (one.expect("founded"), two.expect("founded"));
+    assert_eq!(one.id, two.id);
+    assert!(one.created != two.created, "{one:?} {two:?}");
+}
+
+async fn a_topic_made_anew_has_another_id_and_its_old_tails_are_torn(brokers: &Brokers) {
+    // Deleting is not the ledger's business, so Kafka's own tool does it.
+    let Some(cluster) = &brokers.cluster else { return };
+    let spec = brokers.spec("anew");
+    let ledger = brokers.found(&spec).await;
+    let topics = Topics::new(&brokers.config).expect("settings");
+    let first = topics.check(&spec).await.expect("there").id;
+    let mut log = ledger.handle();
+    assert_eq!(append(&mut log, P1, b"only").await, Fate::At(0));
+    let mut tail = log.tail(P1, 0);
+    records(&mut tail, 1).await;
+    let mut tool = cluster.tool("topics").expect("the tool");
+    let deleted = tool.args(["--delete", "--topic", &spec.name]).output().expect("it runs");
+    assert!(deleted.status.success(), "{}", String::from_utf8_lossy(&deleted.stderr));
+    // Another broker's word may be needed before the name is free.
+    let started = Instant::now();
+    let second = loop {
+        match topics.found(&spec).await {
+            Ok(topic) if topic.id != first => break topic.id,
+            other => assert!(started.elapsed() < PATIENCE, "{other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_ne!(first, second);
+    println!("the tail of a topic that was made anew: {}", torn(&mut tail).await);
+}
+
+/// Prints what the times of a fail-over rest on; asserts only what it needs.
+async fn a_fresh_tail_gives_its_first_record_well_within_a_fail_over(brokers: &Brokers) {
+    let spec = TopicSpec { partitions: 17, ..brokers.spec("times") };
+    let ledger = brokers.found(&spec).await;
+    let mut log = ledger.handle();
+    for partition in 0..17 {
+        for _ in 0..200 {
+            log.append(Partition(partition), Slip(0), &[7; 1_200]).expect("room");
+        }
+        let mut fates = Vec::new();
+        while fates.len() < 200 {
+            in_time("a fate", poll_fn(|cx| log.poll_fates(cx, &mut fates))).await;
+        }
+    }
+    let spread = |mut times: Vec<Duration>| {
+        times.sort_unstable();
+        format!("median {:?}, worst {:?}", times[times.len() / 2], times[times.len() - 1])
+    };
+
+    let fresh = KafkaLedger::connect(&brokers.config, &spec.name, PATIENCE).expect("connected");
+    for partition in [P0, P1, P1] {
+        let started = Instant::now();
+        records(&mut fresh.handle().tail(partition, 0), 1).await;
+        println!("after connecting, first record of {partition:?}: {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_millis(500));
+    }
+
+    let (mut first, mut whole) = (Vec::new(), Vec::new());
+    for partition in 1..17 {
+        let started = Instant::now();
+        records(&mut log.tail(Partition(partition), 0), 1).await;
+        first.push(started.elapsed());
+    }
+    println!("a fresh tail's first record: {}", spread(first));
+
+    let started = Instant::now();
+    let mut tails: Vec<_> = (1..17).map(|p| log.tail(Partition(p), 0)).collect();
+    for tail in &mut tails {
+        records(tail, 200).await;
+        whole.push(started.elapsed());
+    }
+    println!("16 tails at once, 200 records each: {}", spread(whole));
+    assert!(started.elapsed() < Duration::from_secs(1));
+    drop(tails);
+
+    let mut ends = Vec::new();
+    for partition in 0..17 {
+        let started = Instant::now();
+        assert_eq!(log.end(Partition(partition)).await, Ok(200));
+        ends.push(started.elapsed());
+    }
+    println!("end(): {}", spread(ends));
+
+    let mut tail = log.tail(P0, 200);
+    let (mut told, mut seen) = (Vec::new(), Vec::new());
+    for _ in 0..200 {
+        let started = Instant::now();
+        append(&mut log, P0, &[7; 1_200]).await;
+        told.push(started.elapsed());
+        records(&mut tail, 1).await;
+        seen.push(started.elapsed());
+    }
+    println!("append to fate: {}", spread(told));
+    println!("append to a live tail: {}", spread(seen));
+}
+
+/// What a writer and a reader of every partition saw while brokers came and went.
+struct Watch {
+    log: KafkaLog,
+    tails: Vec<KafkaTail>,
+    /// For each partition, what was told to lie where.
+    told: Vec<BTreeMap<u64, u64>>,
+    /// For each partition, what was read, in order.
+    read: Vec<Vec<u64>>,
+    /// When each partition last had a fate, and the longest time without.
+    last: Vec<Instant>,
+    longest: Duration,
+    /// One append is in flight in each partition.
+    busy: Vec<bool>,
+    next: u64,
+    unknown: usize,
+    somewhere: usize,
+}
+
+impl Watch {
+    fn new(ledger: &KafkaLedger) -> Watch {
+        let log = ledger.handle();
+        let count = usize::from(PARTITIONS);
+        Watch {
+            tails: (0..PARTITIONS).map(|p| log.tail(Partition(p), 0)).collect(),
+            log,
+            told: vec![BTreeMap::new(); count],
+            read: vec![Vec::new(); count],
+            last: vec![Instant::now(); count],
+            longest: Duration::ZERO,
+            busy: vec![false; count],
+            next: 0,
+            unknown: 0,
+            somewhere: 0,
+        }
+    }
+
+    /// Keeps one append in flight in each partition, and reads all of them, for so long.
+    async fn run(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            self.turn().await;
+        }
+    }
+
+    fn begin(&mut self) {
+        self.longest = Duration::ZERO;
+        self.last.fill(Instant::now());
+    }
+
+    /// Goes on until every partition had a fate after that moment.
+    async fn until_all_served_after(&mut self, moment: Instant) {
+        while self.last.iter().any(|last| *last < moment) {
+            assert!(moment.elapsed() < PATIENCE, "a partition is not served any more");
+            self.turn().await;
+        }
+    }
+
+    /// Waits for what is in flight, and reads all that was written.
+    async fn end(&mut self) {
+        let count = usize::from(PARTITIONS);
+        let mut fates = Vec::new();
+        while self.busy.contains(&true) {
+            in_time("a fate", poll_fn(|cx| self.log.poll_fates(cx, &mut fates))).await;
+            self.hear(&mut fates);
+        }
+        for partition in 0..count {
+            let end = in_time("an end", self.log.end(Partition(partition as u16))).await;
+            let missing = end.expect("an end") as usize - self.read[partition].len();
+            let records = records(&mut self.tails[partition], missing).await;
+            self.note(records);
+        }
+    }
+
+    async fn turn(&mut self) {
+        for partition in 0..usize::from(PARTITIONS) {
+            if !self.busy[partition] {
+                let slip = self.next * u64::from(PARTITIONS) + partition as u64;
+                match self.log.append(Partition(partition as u16), Slip(slip), &slip.to_le_bytes())
+                {
+                    Ok(()) => {
+                        self.busy[partition] = true;
+                        self.next += 1;
+                    }
+                    Err(Refused::Full) => {}
+                    Err(refused) => panic!("{refused}"),
+                }
+            }
+        }
+        let (mut fates, mut records) = (Vec::new(), Vec::new());
+        let work = poll_fn(|cx| {
+            let mut ready = self.log.poll_fates(cx, &mut fates).is_ready();
+            for tail in &mut self.tails {
+                if let std::task::Poll::Ready(read) = tail.poll_records(cx, &mut records) {
+                    read.expect("a tail that is not torn");
+                    ready = true;
+                }
+            }
+            if ready { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        });
+        // A tick, as a worker has one.
+        let _ = tokio::time::timeout(Duration::from_millis(20), work).await;
+        self.hear(&mut fates);
+        self.note(records);
+    }
+
+    fn hear(&mut self, fates: &mut Vec<(Slip, Fate)>) {
+        for (Slip(slip), fate) in fates.drain(..) {
+            let partition = (slip % u64::from(PARTITIONS)) as usize;
+            self.busy[partition] = false;
+            self.longest = self.longest.max(self.last[partition].elapsed());
+            self.last[partition] = Instant::now();
+            match fate {
+                Fate::At(at) => {
+                    let before = self.told[partition].insert(at, slip);
+                    assert_eq!(before, None, "offset {at} was told twice");
+                }
+                Fate::Somewhere => self.somewhere += 1,
+                Fate::Unknown => self.unknown += 1,
+            }
+        }
+    }
+
+    fn note(&mut self, records: Vec<Record>) {
+        for record in records {
+            let slip = u64::from_le_bytes(record.bytes.try_into().expect("eight bytes"));
+            self.read[usize::from(record.partition.0)].push(slip);
+        }
+    }
+
+    /// Everything told lies where it was told, once, and in the order of the calls.
+    fn check(&self) {
+        for (told, read) in self.told.iter().zip(&self.read) {
+            for (at, slip) in told {
+                assert_eq!(read.get(*at as usize), Some(slip), "offset {at}");
+            }
+            assert!(read.windows(2).all(|pair| pair[0] < pair[1]), "a frame is doubled or late");
+        }
+    }
+}
+
+/// The broker that leads partition 1 of a topic, the first one being 0.
+fn leader(config: &KafkaConfig, topic: &str) -> usize {
+    let mut settings = rdkafka::ClientConfig::new();
+    settings.set("bootstrap.servers", &config.bootstrap_servers);
+    let client: BaseConsumer = settings.create().expect("a client");
+    let metadata = client.fetch_metadata(Some(topic), PATIENCE).expect("metadata");
+    let leader = metadata.topics()[0].partitions()[usize::from(P1.0)].leader();
+    usize::try_from(leader - 1).expect("a leader")
+}
+
+#[tokio::test]
+async fn a_leader_that_dies_or_hangs_costs_seconds_and_no_record() {
+    let Some(mut brokers) = Brokers::start(3) else { return };
+    let spec = brokers.spec("faults");
+    let ledger = brokers.found(&spec).await;
+    let mut cluster = brokers.cluster.take().expect("started here");
+    let mut watch = Watch::new(&ledger);
+    watch.run(Duration::from_secs(2)).await;
+    for hang in [true, false, true, false] {
+        let broker = leader(&brokers.config, &spec.name);
+        watch.begin();
+        let struck = Instant::now();
+        if hang {
+            cluster.pause_broker(broker).expect("it hangs");
+        } else {
+            cluster.kill_broker(broker).expect("it dies");
+        }
+        watch.until_all_served_after(struck + Duration::from_secs(4)).await;
+        let what = if hang { "hangs" } else { "dies" };
+        println!("a leader {what}: longest time without a fate {:?}", watch.longest);
+        if hang {
+            cluster.resume_broker(broker).expect("it goes on");
+        } else {
+            // Blocks for some seconds, in which nobody is served here.
+            cluster.start_broker(broker).expect("it starts");
+        }
+        watch.begin();
+        // It has to be in sync again before the next one may go.
+        watch.run(Duration::from_secs(4)).await;
+    }
+    watch.end().await;
+    watch.check();
+    let told: usize = watch.told.iter().map(BTreeMap::len).sum();
+    println!("{told} told, {} somewhere, {} unknown", watch.somewhere, watch.unknown);
+    assert!(told > 1_000);
+}
