@@ -1,0 +1,754 @@
+//! What is said of a sale: its conditions, numbers and nodes. Pure.
+//!
+//! A condition is said only if it is known. Each carries the generation that it was found for,
+//! so that `kubectl wait` is never satisfied by the past.
+
+use std::collections::BTreeMap;
+
+use crds::TrainSale;
+use crds::sale::SaleState as SpecState;
+use crds::status::{Endpoint, NodeStatus, ShareCounts, TrainSaleStatus};
+use inventory::entry::SaleState;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::ResourceExt;
+
+use crate::fleet::{RedisSeen, Seen};
+use crate::founding::InitJob;
+use crate::names::{DEFAULT_POOL, ROLE, selector_text};
+use crate::pods;
+use crate::validate::{Invalid, Phase, ValidatedSale};
+
+/// Nodes that are listed by name. A status is read by people and kept in etcd; the rest are
+/// counted, and `kubectl get pods` has them.
+const NODES_MAX: usize = 256;
+
+/// How long nobody must be heard before the fleet is called unreachable: a roll-out or a
+/// fail-over of the operator takes less.
+pub const UNREACHABLE: SignedDuration = SignedDuration::from_secs(10);
+
+/// How far this reconcile came.
+#[derive(Debug)]
+pub enum Outcome<'a> {
+    /// The spec cannot be built.
+    Invalid(&'a Invalid),
+    /// Objects of another owner have the names that this sale needs.
+    Conflict(&'a [String]),
+    /// The ledger is not founded yet.
+    Founding(&'a InitJob),
+    /// The fleet's objects are as they should be.
+    Applied,
+    /// The sale is about to go.
+    Deleting,
+}
+
+/// Everything that a status is made from.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// The sale, with the status that it has.
+    pub sale: &'a TrainSale,
+    /// The sale as it is built, unless it cannot be.
+    pub valid: Option<&'a ValidatedSale>,
+    /// How far this reconcile came.
+    pub outcome: Outcome<'a>,
+    /// The sale's Deployments, as they were found.
+    pub deployments: &'a [Deployment],
+    /// The sale's pods.
+    pub pods: &'a [Pod],
+    /// What the fleet loop sees; none before it runs.
+    pub fleet: Option<&'a Seen>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// A condition without its times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Said {
+    status: &'static str,
+    reason: &'static str,
+    message: String,
+}
+
+fn yes(reason: &'static str, message: impl Into<String>) -> Said {
+    Said { status: "True", reason, message: message.into() }
+}
+
+fn no(reason: &'static str, message: impl Into<String>) -> Said {
+    Said { status: "False", reason, message: message.into() }
+}
+
+fn unknown(reason: &'static str, message: impl Into<String>) -> Said {
+    Said { status: "Unknown", reason, message: message.into() }
+}
+
+/// Reasons that are kept over reconciles have to be found again by their text.
+fn kept(reason: &str, of: &[&'static str]) -> Option<&'static str> {
+    of.iter().copied().find(|known| *known == reason)
+}
+
+/// The status of a generation that was just found: nothing of it is in force yet. Written
+/// before any object is touched, so that nobody takes the last generation's success for this
+/// one's.
+#[must_use]
+pub fn first(sale: &TrainSale, now: Timestamp) -> TrainSaleStatus {
+    let mut status = sale.status.clone().unwrap_or_default();
+    let generation = sale.metadata.generation.unwrap_or(0);
+    status.observed_generation = generation;
+    let message = format!("Generation {generation} was found and is being brought into force.");
+    let said = BTreeMap::from([
+        ("Ready", no("Progressing", message.clone())),
+        ("Reconciling", yes("Progressing", message.clone())),
+        ("Stalled", no("Progressing", message)),
+    ]);
+    for (kind, said) in said {
+        put(&mut status.conditions, sale, kind, said, generation, now);
+    }
+    status
+}
+
+/// The status as it is now.
+#[must_use]
+pub fn status(facts: &Facts<'_>) -> TrainSaleStatus {
+    let sale = facts.sale;
+    let mut status = sale.status.clone().unwrap_or_default();
+    let generation = sale.metadata.generation.unwrap_or(0);
+    status.observed_generation = generation;
+    numbers(facts, &mut status);
+    let parts = [
+        ("Accepted", accepted(facts)),
+        ("LedgerReady", ledger_ready(facts)),
+        ("FleetReady", fleet_ready(facts)),
+        ("SharesOwned", shares_owned(facts)),
+        ("RouteReady", route_ready(facts)),
+    ];
+    let redis = redis_ready(facts);
+    let ready = ready(facts, &parts, &redis);
+    let stalled = stalled(facts);
+    let reconciling = reconciling(facts, &ready, &stalled);
+    let all = parts.into_iter().chain([
+        ("RedisReady", redis),
+        ("Selling", selling(facts)),
+        ("Ready", ready),
+        ("Reconciling", reconciling),
+        ("Stalled", stalled),
+    ]);
+    for (kind, said) in all {
+        put(&mut status.conditions, sale, kind, said, generation, facts.now);
+    }
+    status
+}
+
+/// Says of a ledger that was just founded how that happened; later passes only repeat it.
+pub fn ledger_founded(
+    status: &mut TrainSaleStatus,
+    sale: &TrainSale,
+    reason: &'static str,
+    now: Timestamp,
+) {
+    let message = "The ledger's topic and its first record are as they should be.";
+    let generation = sale.metadata.generation.unwrap_or(0);
+    put(&mut status.conditions, sale, "LedgerReady", yes(reason, message), generation, now);
+}
+
+/// Something that people should hear of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// Whether somebody should look.
+    pub is_warning: bool,
+    /// In a word.
+    pub reason: String,
+    /// In a sentence.
+    pub message: String,
+}
+
+/// What is new in a status: conditions that a person must know of and that fell or changed
+/// their reason, and the sale being ready.
+#[must_use]
+pub fn events(before: Option<&TrainSaleStatus>, after: &TrainSaleStatus) -> Vec<News> {
+    let known = |kind: &str| {
+        let conditions = before.map(|s| s.conditions.as_slice()).unwrap_or_default();
+        conditions.iter().find(|c| c.type_ == kind).map(|c| (&c.status, &c.reason))
+    };
+    let is_new = |c: &&Condition| known(&c.type_) != Some((&c.status, &c.reason));
+    let told = |c: &&Condition| match c.type_.as_str() {
+        "Accepted" | "LedgerReady" => c.status == "False",
+        "Ready" => c.status == "True",
+        _ => false,
+    };
+    let news = |c: &Condition| News {
+        is_warning: c.status != "True",
+        reason: c.reason.clone(),
+        message: c.message.clone(),
+    };
+    after.conditions.iter().filter(told).filter(is_new).map(news).collect()
+}
+
+/// Sets a condition; its transition time moves only with its status.
+fn put(
+    conditions: &mut Vec<Condition>,
+    sale: &TrainSale,
+    kind: &str,
+    said: Said,
+    generation: i64,
+    now: Timestamp,
+) {
+    let before = condition(sale, kind).filter(|c| c.status == said.status);
+    let since = before.map_or(Time(whole_seconds(now)), |c| c.last_transition_time.clone());
+    let next = Condition {
+        type_: kind.to_owned(),
+        status: said.status.to_owned(),
+        reason: said.reason.to_owned(),
+        message: said.message,
+        observed_generation: Some(generation),
+        last_transition_time: since,
+    };
+    match conditions.iter_mut().find(|c| c.type_ == kind) {
+        Some(slot) => *slot = next,
+        None => conditions.push(next),
+    }
+}
+
+/// As the API server writes times; otherwise a status would differ from what is read back.
+fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+fn condition<'a>(sale: &'a TrainSale, kind: &str) -> Option<&'a Condition> {
+    sale.status.as_ref()?.conditions.iter().find(|c| c.type_ == kind)
+}
+
+fn accepted(facts: &Facts<'_>) -> Said {
+    if let Outcome::Invalid(invalid) = facts.outcome {
+        return no(invalid.reason, invalid.message());
+    }
+    if let Outcome::Conflict(names) = facts.outcome {
+        let message = format!("These objects belong to somebody else: {}.", names.join(", "));
+        return no("NameConflict", message);
+    }
+    let refused = facts.fleet.map(|f| f.refused.clone()).unwrap_or_default();
+    if !refused.is_empty() {
+        let invalid = Invalid::new(refused);
+        return no(invalid.reason, invalid.message());
+    }
+    yes("Valid", "The spec can be built.")
+}
+
+fn is_founded(facts: &Facts<'_>) -> bool {
+    let ledger = facts.sale.status.as_ref().and_then(|s| s.ledger.as_ref());
+    ledger.is_some_and(|l| l.genesis_hash.is_some() && !l.topic_id.is_empty())
+}
+
+fn ledger_ready(facts: &Facts<'_>) -> Said {
+    match &facts.outcome {
+        Outcome::Founding(InitJob::Failed { failure, .. }) => {
+            return no(failure.reason(), failure.message());
+        }
+        Outcome::Founding(InitJob::Running { trouble: Some(trouble) }) => {
+            return unknown("Checking", format!("The init Job is held up: {trouble}"));
+        }
+        Outcome::Founding(_) => return unknown("Checking", "The init Job looks at Kafka."),
+        _ => (),
+    }
+    if !is_founded(facts) {
+        return unknown("Checking", "The ledger is not founded yet.");
+    }
+    if facts.fleet.and_then(|f| f.kafka) == Some(false) {
+        return no("KafkaUnreachable", "No node gets an answer from Kafka.");
+    }
+    let reason = condition(facts.sale, "LedgerReady").map(|c| c.reason.as_str());
+    let reason = reason.and_then(|r| kept(r, &["Created", "Adopted"])).unwrap_or("Verified");
+    yes(reason, "The ledger's topic and its first record are as they should be.")
+}
+
+fn redis_ready(facts: &Facts<'_>) -> Said {
+    let seen = facts.fleet.map_or(RedisSeen::NoNode, |f| f.redis);
+    match seen {
+        RedisSeen::NoNode => unknown("NoNode", "No node that uses Redis has answered."),
+        RedisSeen::Answers => yes("Answers", "A node reached it within 10 s."),
+        RedisSeen::Never | RedisSeen::Silent => {
+            no("Unreachable", "No node has reached it within 10 s; nodes draw without it.")
+        }
+    }
+}
+
+fn desired(facts: &Facts<'_>) -> i32 {
+    let replicas = |d: &Deployment| d.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1);
+    match facts.valid {
+        Some(valid) if !matches!(valid.phase, Phase::Serve { .. }) => {
+            valid.pools.iter().map(|p| i32::from(p.replicas)).sum()
+        }
+        _ => facts.deployments.iter().map(replicas).sum(),
+    }
+}
+
+fn fleet_ready(facts: &Facts<'_>) -> Said {
+    if facts.deployments.is_empty() {
+        return unknown("Pending", "There are no nodes yet.");
+    }
+    let late = facts.deployments.iter().filter_map(unsettled);
+    let late: Vec<String> = late.collect();
+    if late.is_empty() {
+        return yes("AllReady", "Every node is ready and of the newest template.");
+    }
+    let failed = facts.deployments.iter().find_map(replica_failure);
+    let trouble = facts.pods.iter().filter(|p| p.labels().get(ROLE).is_some_and(|r| r != "init"));
+    let trouble = failed.or_else(|| trouble.filter_map(pods::trouble).next());
+    match trouble {
+        Some(trouble) => no(trouble.reason, trouble.message),
+        None => no("RollingOut", late.join("; ")),
+    }
+}
+
+/// What a Deployment still lacks.
+fn unsettled(deployment: &Deployment) -> Option<String> {
+    let name = deployment.name_any();
+    let wanted = deployment.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1);
+    let Some(status) = &deployment.status else {
+        return Some(format!("{name} was not looked at yet"));
+    };
+    if status.observed_generation < deployment.metadata.generation {
+        return Some(format!("{name} was not looked at yet"));
+    }
+    let (all, updated, ready) = (
+        status.replicas.unwrap_or(0),
+        status.updated_replicas.unwrap_or(0),
+        status.ready_replicas.unwrap_or(0),
+    );
+    let settled = all == wanted && updated == wanted && ready == wanted;
+    (!settled).then(|| {
+        format!("{name}: {ready} of {wanted} nodes are ready, {updated} of them new, {all} in all")
+    })
+}
+
+fn replica_failure(deployment: &Deployment) -> Option<pods::Trouble> {
+    let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
+    let failure = conditions.iter().find(|c| c.type_ == "ReplicaFailure" && c.status == "True")?;
+    let message = failure.message.clone().unwrap_or_default();
+    let reason = if message.contains("quota") { "QuotaExceeded" } else { "RollingOut" };
+    Some(pods::Trouble { reason, message: format!("{}: {message}", deployment.name_any()) })
+}
+
+/// Whether nobody has been heard for long enough to say so.
+fn is_unreachable(facts: &Facts<'_>, seen: &Seen) -> bool {
+    let since = seen.unreachable_since;
+    since.is_some_and(|since| facts.now.duration_since(since) >= UNREACHABLE)
+}
+
+fn shares_owned(facts: &Facts<'_>) -> Said {
+    let Some(seen) = facts.fleet else {
+        return unknown("Pending", "There are no nodes yet.");
+    };
+    if is_unreachable(facts, seen) {
+        return unknown("FleetUnreachable", "No node has answered the operator for 10 s.");
+    }
+    if seen.owned == seen.shares {
+        return yes("AllOwned", format!("All {} shares have a living owner.", seen.shares));
+    }
+    let message = format!("{} of {} shares have a living owner.", seen.owned, seen.shares);
+    if seen.deferred {
+        return no("NoSurvivor", message);
+    }
+    let reason = if seen.assign_version == 0 { "Assigning" } else { "Moving" };
+    no(reason, message)
+}
+
+fn route_ready(facts: &Facts<'_>) -> Said {
+    let sells = |p: &&Pod| p.labels().get(ROLE).is_some_and(|r| r == "sell");
+    if facts.pods.iter().filter(sells).any(pods::is_ready) {
+        return yes("EndpointsReady", "The sale's Service has endpoints.");
+    }
+    no("NoEndpoints", "No selling node is ready, so the Service has no endpoint.")
+}
+
+/// When the sale opens, preheats or closes next.
+#[must_use]
+pub fn next_moment(sale: &TrainSale, now: Timestamp) -> Option<Timestamp> {
+    let open = sale.spec.open_time.as_ref().map(|t| t.0);
+    let preheat = SignedDuration::from_secs(i64::from(sale.spec.preheat_seconds));
+    let warm = open.and_then(|t| t.checked_sub(preheat).ok());
+    let close = sale.spec.close_time.as_ref().map(|t| t.0);
+    [warm, open, close].into_iter().flatten().filter(|t| *t > now).min()
+}
+
+fn selling(facts: &Facts<'_>) -> Said {
+    let Some(seen) = facts.fleet else {
+        return no("NotReady", "There are no nodes yet.");
+    };
+    let nodes = facts.deployments.iter().map(|d| d.spec.as_ref().and_then(|s| s.replicas));
+    if facts.sale.spec.state == SpecState::Stopped && nodes.into_iter().all(|n| n == Some(0)) {
+        return no("Stopped", "The sale has no pods; its ledger is kept.");
+    }
+    if is_unreachable(facts, seen) {
+        return unknown("FleetUnreachable", "No node has answered the operator for 10 s.");
+    }
+    let Some(policy) = &seen.policy else {
+        return no("NotReady", "The fleet was never complete; nodes answer that it is not open.");
+    };
+    let at = |ms: u64| i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    let open = policy.open.and_then(|t| at(t.0));
+    let close = policy.close.and_then(|t| at(t.0));
+    let preheat = SignedDuration::from_secs(i64::from(facts.sale.spec.preheat_seconds));
+    match policy.state {
+        SaleState::Suspended => return no("Suspended", "No new orders; paying works."),
+        SaleState::Stopped => return no("Stopped", "No new orders; the fleet is stopped."),
+        SaleState::Active => (),
+    }
+    if let Some(close) = close
+        && facts.now >= close
+    {
+        return no("Closed", format!("It closed at {close}."));
+    }
+    match open {
+        Some(open) if facts.now < open => {
+            let warms = facts.now.duration_until(open) <= preheat;
+            let reason = if warms { "Preheating" } else { "Scheduled" };
+            no(reason, format!("It opens at {open}."))
+        }
+        _ if seen.owned == 0 => no("NotReady", "No share has a living owner."),
+        _ => yes("Open", "Orders are taken."),
+    }
+}
+
+fn ready(facts: &Facts<'_>, parts: &[(&str, Said)], redis: &Said) -> Said {
+    if matches!(facts.outcome, Outcome::Deleting) {
+        return no("Deleting", "The sale is being deleted; its ledger is kept.");
+    }
+    if let Some((kind, said)) = parts.iter().find(|(_, said)| said.status != "True") {
+        let message = format!("{kind}: {}", said.message);
+        return match said.reason {
+            "FleetUnreachable" => unknown(said.reason, message),
+            reason => no(reason, message),
+        };
+    }
+    let generation = facts.sale.metadata.generation;
+    let was = condition(facts.sale, "Ready").filter(|c| c.observed_generation == generation);
+    // Losing Redis later loses nothing; never having met it means that its address is wrong.
+    let met = facts.fleet.is_some_and(|f| f.redis != RedisSeen::Never);
+    if !met && redis.status != "True" && was.is_none_or(|c| c.status != "True") {
+        return no(redis.reason, format!("RedisReady: {}", redis.message));
+    }
+    let in_force = |seen: &Seen| seen.policy_in_force && seen.definition_in_force;
+    if !facts.fleet.is_some_and(in_force) {
+        let message = "Not every node has read what the ledger says of this generation.";
+        return no("Progressing", message);
+    }
+    yes("Ready", "Everything that the spec asks for is in force.")
+}
+
+fn stalled(facts: &Facts<'_>) -> Said {
+    let by_person = |what: &str| yes("NeedsAttention", format!("Only a person can help: {what}"));
+    let accepted = accepted(facts);
+    if accepted.status == "False" {
+        return by_person(&accepted.message);
+    }
+    match facts.outcome {
+        Outcome::Founding(InitJob::Failed { failure, .. }) if !failure.heals() => {
+            by_person(&failure.message())
+        }
+        _ => no("Progressing", "Nothing waits for a person."),
+    }
+}
+
+fn reconciling(facts: &Facts<'_>, ready: &Said, stalled: &Said) -> Said {
+    if stalled.status == "True" {
+        return no("Stalled", "The operator has done what it can.");
+    }
+    let generation = facts.sale.metadata.generation;
+    let before = condition(facts.sale, "Reconciling");
+    let settled = before.is_some_and(|c| {
+        c.observed_generation == generation && c.status == "False" && c.reason == "Settled"
+    });
+    // A fleet that loses a node later is not being reconciled: its spec was in force.
+    if ready.status == "True" || settled {
+        return no("Settled", "The spec is in force.");
+    }
+    yes("Progressing", ready.message.clone())
+}
+
+fn numbers(facts: &Facts<'_>, status: &mut TrainSaleStatus) {
+    let sale = facts.sale;
+    let name = sale.name_any();
+    status.selector = Some(selector_text(&name, "sell", DEFAULT_POOL));
+    let of =
+        |f: fn(&Deployment) -> Option<i32>| -> i32 { facts.deployments.iter().filter_map(f).sum() };
+    let default = format!("{name}-sell-{DEFAULT_POOL}");
+    let first = facts.deployments.iter().find(|d| d.name_any() == default);
+    let replicas = first.and_then(|d| d.status.as_ref()?.replicas);
+    status.replicas = Some(replicas.unwrap_or(0));
+    status.desired_nodes = Some(desired(facts));
+    status.ready_nodes = Some(of(|d| d.status.as_ref()?.ready_replicas));
+    status.updated_nodes = Some(of(|d| d.status.as_ref()?.updated_replicas));
+    if let Some(valid) = facts.valid {
+        status.image = Some(valid.image.clone());
+        status.template_hash = Some(template_hash(valid));
+        status.endpoints = ["", "-query"]
+            .iter()
+            .zip(["sell", "query"])
+            .map(|(suffix, kind)| Endpoint {
+                name: kind.to_owned(),
+                url: format!("http://{name}{suffix}.{}.svc", valid.key.namespace),
+            })
+            .collect();
+    }
+    let Some(seen) = facts.fleet else { return };
+    let count = |n: u16| i32::from(n);
+    status.shares = Some(ShareCounts {
+        total: count(seen.shares),
+        owned: count(seen.owned),
+        moving: count(seen.moving),
+    });
+    status.assignment_version = i64::try_from(seen.assign_version).ok();
+    status.policy_version =
+        seen.policy.as_ref().and_then(|policy| i64::try_from(policy.version).ok());
+    status.nodes = seen.nodes.iter().take(NODES_MAX).map(node).collect();
+}
+
+fn node(node: &crate::fleet::NodeSeen) -> NodeStatus {
+    NodeStatus {
+        name: node.name.clone(),
+        pool: node.pool.clone(),
+        role: node.role.map(|role| role.to_string()),
+        state: node.state.to_owned(),
+        shares: node.pool.is_some().then(|| i32::from(node.shares)),
+        address: node.address.clone(),
+    }
+}
+
+/// Of what the user asked of the pods, and of nothing that an operator adds.
+fn template_hash(valid: &ValidatedSale) -> String {
+    let templates: Vec<_> = valid.pools.iter().map(|p| (&p.name, &p.template)).collect();
+    let text = serde_json::to_string(&(&valid.image, &valid.pull_secrets, templates));
+    blake3::hash(text.unwrap_or_default().as_bytes()).to_hex()[..16].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use inventory::entry::Policy;
+    use inventory::words::Millis;
+    use serde_json::json;
+
+    use super::*;
+    use crate::build::build;
+    use crate::dereference::Dereferenced;
+    use crate::founding::InitFailure;
+    use crate::validate::tests::{config, founded, minimal};
+    use crate::validate::{validate, wish};
+
+    fn now() -> Timestamp {
+        "2027-01-15T00:00:00Z".parse().unwrap()
+    }
+
+    fn seen() -> Seen {
+        let wish = wish(&minimal());
+        let policy = Policy {
+            version: 1,
+            state: wish.state,
+            open: wish.open,
+            close: wish.close,
+            limits: wish.limits,
+        };
+        Seen {
+            unreachable_since: None,
+            shares: 16,
+            owned: 16,
+            moving: 0,
+            deferred: false,
+            assign_version: 1,
+            policy: Some(policy),
+            policy_in_force: true,
+            definition_in_force: true,
+            refused: Vec::new(),
+            kafka: Some(true),
+            redis: RedisSeen::Answers,
+            nodes: Vec::new(),
+        }
+    }
+
+    fn deployments(sale: &ValidatedSale, ready: i32) -> Vec<Deployment> {
+        let settle = |mut d: Deployment| {
+            let wanted = d.spec.as_ref().unwrap().replicas.unwrap();
+            d.status = serde_json::from_value(json!({
+                "observedGeneration": 1, "replicas": wanted, "updatedReplicas": wanted,
+                "readyReplicas": wanted.min(ready)
+            }))
+            .unwrap();
+            d
+        };
+        build(sale, false).deployments.into_iter().map(settle).collect()
+    }
+
+    fn ready_pod() -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": "p", "labels": {ROLE: "sell"}},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]}
+        }))
+        .unwrap()
+    }
+
+    struct Case {
+        sale: TrainSale,
+        ready: i32,
+        seen: Option<Seen>,
+    }
+
+    fn good() -> Case {
+        Case { sale: founded(minimal()), ready: 9, seen: Some(seen()) }
+    }
+
+    impl Case {
+        fn status(&self) -> TrainSaleStatus {
+            let valid = validate(&self.sale, &Dereferenced::default(), &config()).unwrap();
+            status(&Facts {
+                sale: &self.sale,
+                valid: Some(&valid),
+                outcome: Outcome::Applied,
+                deployments: &deployments(&valid, self.ready),
+                pods: &[ready_pod()],
+                fleet: self.seen.as_ref(),
+                now: now(),
+            })
+        }
+    }
+
+    fn said<'a>(status: &'a TrainSaleStatus, kind: &str) -> (&'a str, &'a str) {
+        let condition = status.conditions.iter().find(|c| c.type_ == kind).unwrap();
+        assert_eq!(condition.observed_generation, Some(1), "{kind}");
+        (&condition.status, &condition.reason)
+    }
+
+    #[test]
+    fn a_sale_is_ready_when_all_of_it_is_in_force() {
+        let status = good().status();
+        for kind in ["Accepted", "LedgerReady", "FleetReady", "SharesOwned", "RouteReady", "Ready"]
+        {
+            assert_eq!(said(&status, kind).0, "True", "{kind}");
+        }
+        assert_eq!(said(&status, "Selling"), ("True", "Open"));
+        assert_eq!(said(&status, "Reconciling"), ("False", "Settled"));
+        assert_eq!(said(&status, "Stalled").0, "False");
+        let counts = (status.desired_nodes, status.ready_nodes, status.assignment_version);
+        assert_eq!(counts, (Some(5), Some(5), Some(1)));
+    }
+
+    #[test]
+    fn ready_says_the_first_thing_that_is_missing() {
+        let with = |edit: &dyn Fn(&mut Case)| {
+            let mut case = good();
+            edit(&mut case);
+            let status = case.status();
+            let (status, reason) = said(&status, "Ready");
+            (status.to_owned(), reason.to_owned())
+        };
+        let fleet = |edit: &dyn Fn(&mut Seen)| with(&|case| edit(case.seen.as_mut().unwrap()));
+        let is = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
+        assert_eq!(with(&|c| c.ready = 1), is("False", "RollingOut"));
+        assert_eq!(with(&|c| c.seen = None), is("False", "Pending"));
+        assert_eq!(fleet(&|s| s.owned = 15), is("False", "Moving"));
+        assert_eq!(fleet(&|s| s.kafka = Some(false)), is("False", "KafkaUnreachable"));
+        assert_eq!(fleet(&|s| s.policy_in_force = false), is("False", "Progressing"));
+        assert_eq!(fleet(&|s| s.definition_in_force = false), is("False", "Progressing"));
+        assert_eq!(fleet(&|s| s.redis = RedisSeen::Never), is("False", "Unreachable"));
+        assert_eq!(fleet(&|s| s.redis = RedisSeen::Silent), is("True", "Ready"));
+        let lost = now() - SignedDuration::from_secs(11);
+        let gone = is("Unknown", "FleetUnreachable");
+        assert_eq!(fleet(&|s| s.unreachable_since = Some(lost)), gone);
+    }
+
+    #[test]
+    fn a_run_that_was_removed_is_refused_by_the_ledger_s_word() {
+        let mut case = good();
+        let finding = crds::checks::Finding::new("spec.runs", "G1 2027-02-01 cannot be removed");
+        case.seen.as_mut().unwrap().refused = vec![finding];
+        let status = case.status();
+        assert_eq!(said(&status, "Accepted"), ("False", "RunRemoved"));
+        assert_eq!(said(&status, "Stalled").0, "True");
+    }
+
+    #[test]
+    fn a_new_generation_is_not_ready_before_anything_is_touched() {
+        let mut sale = founded(minimal());
+        sale.status = Some(good().status());
+        sale.metadata.generation = Some(2);
+        let status = first(&sale, now());
+        let of = |kind: &str| status.conditions.iter().find(|c| c.type_ == kind).unwrap();
+        assert_eq!(
+            (of("Ready").status.as_str(), of("Ready").observed_generation),
+            ("False", Some(2))
+        );
+        assert_eq!(of("FleetReady").observed_generation, Some(1));
+        assert_eq!(status.observed_generation, 2);
+    }
+
+    #[test]
+    fn a_transition_time_moves_only_with_its_status() {
+        let mut case = good();
+        case.sale.status = Some(case.status());
+        let later = |case: &Case| {
+            let valid = validate(&case.sale, &Dereferenced::default(), &config()).unwrap();
+            status(&Facts {
+                sale: &case.sale,
+                valid: Some(&valid),
+                outcome: Outcome::Applied,
+                deployments: &deployments(&valid, case.ready),
+                pods: &[ready_pod()],
+                fleet: case.seen.as_ref(),
+                now: now() + SignedDuration::from_secs(60),
+            })
+        };
+        assert_eq!(Some(&later(&case)), case.sale.status.as_ref());
+        case.ready = 1;
+        let since = |status: &TrainSaleStatus, kind: &str| {
+            status.conditions.iter().find(|c| c.type_ == kind).unwrap().last_transition_time.0
+        };
+        let next = later(&case);
+        assert_eq!(since(&next, "Ready").duration_since(now()).as_secs(), 60);
+        assert_eq!(since(&next, "Accepted"), now());
+        assert_eq!(said(&next, "Reconciling"), ("False", "Settled"));
+    }
+
+    #[test]
+    fn the_sale_s_clock_is_told_by_the_policy_in_force() {
+        let with = |edit: &dyn Fn(&mut Policy)| {
+            let mut case = good();
+            edit(case.seen.as_mut().unwrap().policy.as_mut().unwrap());
+            let status = case.status();
+            said(&status, "Selling").1.to_owned()
+        };
+        let ms = |seconds: i64| {
+            let at = now() + SignedDuration::from_secs(seconds);
+            Some(Millis(u64::try_from(at.as_millisecond()).unwrap()))
+        };
+        assert_eq!(with(&|p| p.open = ms(301)), "Scheduled");
+        assert_eq!(with(&|p| p.open = ms(300)), "Preheating");
+        assert_eq!(with(&|p| p.open = ms(0)), "Open");
+        assert_eq!(with(&|p| p.close = ms(0)), "Closed");
+        assert_eq!(with(&|p| p.state = SaleState::Suspended), "Suspended");
+    }
+
+    #[test]
+    fn a_ledger_that_cannot_be_founded_says_why() {
+        let sale = minimal();
+        let valid = validate(&sale, &Dereferenced::default(), &config()).unwrap();
+        let failure = InitFailure::Told(control::founding::Failure {
+            kind: control::founding::FailureKind::LedgerLost,
+            message: "the topic is gone".into(),
+            differences: Vec::new(),
+        });
+        let init = InitJob::Failed { failure, at: now() };
+        let status = status(&Facts {
+            sale: &sale,
+            valid: Some(&valid),
+            outcome: Outcome::Founding(&init),
+            deployments: &[],
+            pods: &[],
+            fleet: None,
+            now: now(),
+        });
+        assert_eq!(said(&status, "LedgerReady"), ("False", "LedgerLost"));
+        assert_eq!(said(&status, "Ready"), ("False", "LedgerLost"));
+        assert_eq!(said(&status, "Stalled").0, "True");
+        assert_eq!(status.desired_nodes, Some(5));
+    }
+}
