@@ -22,6 +22,10 @@ use crate::words::{Epoch, Incarnation, Millis, NodeId, ShareId};
 /// seats sell again within 3 s.
 pub const DEAD_MS: u64 = 1_500;
 
+/// How long a node that is heard on the board must not have answered before that is told: most
+/// of those that do not answer are dead, and their last beats are only on their way.
+const UNREACHABLE_MS: u64 = 5_000;
+
 /// Probes that must have failed: one is a lost packet, or this process having slept.
 const FAILED_PROBES_MIN: u32 = 2;
 
@@ -605,10 +609,12 @@ impl Dispatcher {
             let no_verdict = self.why_no_verdict(now);
             match self.silence(now, *name) {
                 _ if no_verdict.is_some() => unsure = no_verdict,
-                Some((0..DEAD_MS, Some(_))) => unreachable.push(*name),
+                Some((0..DEAD_MS, Some(_))) if now.since(since) >= UNREACHABLE_MS => {
+                    unreachable.push(*name);
+                }
                 Some((DEAD_MS.., process)) => dead.push((since, *name, process)),
-                // Those who listen have not done so for long enough.
-                Some((0..DEAD_MS, None)) | None => (),
+                // It beats, or those who listen have not done so for long enough.
+                Some((0..DEAD_MS, _)) | None => (),
             }
         }
         self.say_deferred(unsure, out);

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::build::Children;
+use crate::dereference::Dereferenced;
 use crate::names::{MANAGER, RECORD, SaleKey};
 
 /// Our own patches, over whatever another manager has set on these fields.
@@ -21,7 +22,24 @@ pub fn params() -> PatchParams {
     PatchParams::apply(MANAGER).force()
 }
 
-/// Writes everything, or, if any of the names is taken, nothing: gives the names then.
+/// What came of writing.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Names that belong to somebody else. If there are any, nothing was written.
+    pub conflicts: Vec<String>,
+    /// The Deployments as the API server has them now.
+    pub deployments: Vec<Deployment>,
+}
+
+impl Applied {
+    /// What is there if nothing is written.
+    #[must_use]
+    pub fn untouched(found: &Dereferenced) -> Self {
+        Self { conflicts: Vec::new(), deployments: found.deployments.clone() }
+    }
+}
+
+/// Writes everything, or, if any of the names is taken, nothing.
 ///
 /// # Errors
 /// What the API server says.
@@ -30,21 +48,25 @@ pub async fn apply(
     key: &SaleKey,
     uid: &str,
     children: &Children,
-) -> Result<Vec<String>, kube::Error> {
+) -> Result<Applied, kube::Error> {
     let mut writer = Writer { client, namespace: &key.namespace, uid, conflicts: Vec::new() };
-    // Every name is looked at before any object is written.
-    for write in [false, true] {
-        writer.each(&children.config_maps, write).await?;
-        writer.each(&children.policies, write).await?;
-        writer.each(&children.jobs, write).await?;
-        writer.each(&children.budgets, write).await?;
-        writer.each(&children.services, write).await?;
-        writer.each(&children.deployments, write).await?;
-        if !writer.conflicts.is_empty() {
-            break;
-        }
+    writer.look(&children.config_maps).await?;
+    writer.look(&children.policies).await?;
+    writer.look(&children.jobs).await?;
+    writer.look(&children.budgets).await?;
+    writer.look(&children.services).await?;
+    writer.look(&children.deployments).await?;
+    if !writer.conflicts.is_empty() {
+        return Ok(Applied { conflicts: writer.conflicts, deployments: Vec::new() });
     }
-    Ok(writer.conflicts)
+    // What a pod needs comes before the pod.
+    writer.write(&children.config_maps).await?;
+    writer.write(&children.policies).await?;
+    writer.write(&children.jobs).await?;
+    writer.write(&children.budgets).await?;
+    writer.write(&children.services).await?;
+    let deployments = writer.write(&children.deployments).await?;
+    Ok(Applied { conflicts: Vec::new(), deployments })
 }
 
 /// Writes the ledger's record alone, for a sale that is about to go.
@@ -98,23 +120,42 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    async fn each<K>(&mut self, objects: &[K], write: bool) -> Result<(), kube::Error>
+    fn api<K>(&self) -> Api<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-        K: Clone + Serialize + DeserializeOwned + Debug,
     {
-        let api: Api<K> = Api::namespaced(self.client.clone(), self.namespace);
+        Api::namespaced(self.client.clone(), self.namespace)
+    }
+
+    /// Notes the names that are taken.
+    async fn look<K>(&mut self, objects: &[K]) -> Result<(), kube::Error>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+        K: Clone + DeserializeOwned + Debug,
+    {
         for object in objects {
             let name = object.name_any();
-            if write {
-                api.patch(&name, &params(), &Patch::Apply(object)).await?;
-            } else if let Some(there) = api.get_metadata_opt(&name).await?
+            if let Some(there) = self.api::<K>().get_metadata_opt(&name).await?
                 && !self.is_ours(&there, object)
             {
                 self.conflicts.push(format!("{} {name}", K::kind(&())));
             }
         }
         Ok(())
+    }
+
+    /// Writes, and gives what is there then.
+    async fn write<K>(&self, objects: &[K]) -> Result<Vec<K>, kube::Error>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+        K: Clone + Serialize + DeserializeOwned + Debug,
+    {
+        let mut written = Vec::with_capacity(objects.len());
+        for object in objects {
+            let patch = Patch::Apply(object);
+            written.push(self.api::<K>().patch(&object.name_any(), &params(), &patch).await?);
+        }
+        Ok(written)
     }
 
     /// By the owner's uid. The ledger's record, which has no owner, by its label.

@@ -19,8 +19,8 @@ use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource,
     HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler, LocalObjectReference,
     ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile,
-    SecurityContext, Service, ServicePort, ServiceSpec, SleepAction, TopologySpreadConstraint,
-    Volume, VolumeMount,
+    SecurityContext, Service, ServicePort, ServiceSpec, SleepAction, Toleration,
+    TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::api::networking::v1::{
     NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,
@@ -31,7 +31,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::names::{
-    CONFIG_HASH, CONTROL_PORT, HTTP_PORT, POOL, ROLE, SALE, SERVES, labels, pool_selector,
+    ASKED_HASH, CONFIG_HASH, CONTROL_PORT, HTTP_PORT, POOL, ROLE, SALE, SERVES, TEMPLATE_HASH,
+    labels, pool_selector,
 };
 use crate::validate::{Phase, Pool, ValidatedSale};
 
@@ -51,6 +52,10 @@ const PRE_STOP_S: i64 = 5;
 
 /// What a pod has for moving its shares away and finishing what is in flight.
 const GRACE_S: i64 = 60;
+
+/// How long a pod stays on a machine that the cluster holds to be lost. It has waited 40 s
+/// already before it says so.
+const LOST_S: i64 = 10;
 
 const CONFIG_DIR: &str = "/etc/stationmaster";
 const NODE_FILE: &str = "node.json";
@@ -208,7 +213,8 @@ fn serve(sale: &ValidatedSale, topic_id: &str, stopped: bool, children: &mut Chi
     for pool in &sale.pools {
         let text = json(&node_config(sale, topic_id, pool));
         let replicas = if stopped { 0 } else { pool.replicas };
-        children.deployments.push(deployment(sale, pool, replicas, &config_name, &hash(&text)));
+        let config = (config_name.as_str(), hash(&text));
+        children.deployments.push(deployment(sale, topic_id, pool, replicas, config));
         files.insert(file(pool), text);
     }
     children.config_maps.push(ConfigMap {
@@ -258,10 +264,10 @@ fn node_config(sale: &ValidatedSale, topic_id: &str, pool: &Pool) -> NodeConfig 
 
 fn deployment(
     sale: &ValidatedSale,
+    topic_id: &str,
     pool: &Pool,
     replicas: u16,
-    config_name: &str,
-    config_hash: &str,
+    (config_name, config_hash): (&str, String),
 ) -> Deployment {
     let pool_label = (pool.role == Role::Sell).then_some(pool.name.as_str());
     let selector = pool_selector(&sale.key.name, role(pool), pool_label);
@@ -273,7 +279,7 @@ fn deployment(
     pod_labels.insert(SERVES.to_owned(), "buyers".to_owned());
     let mut annotations = pool.template.annotations.clone();
     // Nodes read their file at the start only, so another file means other pods.
-    annotations.insert(CONFIG_HASH.to_owned(), config_hash.to_owned());
+    annotations.insert(CONFIG_HASH.to_owned(), config_hash);
     let template = PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(pod_labels),
@@ -303,8 +309,25 @@ fn deployment(
         template,
         ..DeploymentSpec::default()
     };
-    let metadata = meta(sale, deployment_name(&sale.key.name, pool));
+    let mut metadata = meta(sale, deployment_name(&sale.key.name, pool));
+    let template = serde_json::to_string(&spec.template).unwrap_or_default();
+    metadata.annotations = Some(
+        [
+            (ASKED_HASH.to_owned(), hash(&asked(sale, topic_id, pool))),
+            (TEMPLATE_HASH.to_owned(), hash(&template)),
+        ]
+        .into(),
+    );
     Deployment { metadata, spec: Some(spec), status: None }
+}
+
+/// What is asked of a pool's pods, and nothing that an operator makes of it: another value
+/// means other pods at once, see [`crate::rollout`].
+fn asked(sale: &ValidatedSale, topic_id: &str, pool: &Pool) -> String {
+    let ledger = (&sale.ledger.topic, &sale.ledger.board_topic, topic_id);
+    let servers = (&sale.kafka, &sale.redis, &sale.buyer_header, &sale.operator_key);
+    let pods = (&sale.image, &sale.pull_secrets, &pool.template, pool.weight);
+    serde_json::to_string(&(ledger, servers, pods)).unwrap_or_default()
 }
 
 /// Over machines, where that is possible, unless the user says otherwise.
@@ -344,18 +367,37 @@ fn pod(sale: &ValidatedSale, template: &PodTemplate) -> PodSpec {
         }),
         image_pull_secrets: some(sale.pull_secrets.iter().map(secret).collect()),
         node_selector: Some(template.node_selector.clone()).filter(|s| !s.is_empty()),
-        tolerations: Some(template.tolerations.clone()).filter(|t| !t.is_empty()),
+        tolerations: Some(tolerations(template)),
         affinity: template.affinity.clone(),
         priority_class_name: template.priority_class_name.clone(),
         ..PodSpec::default()
     }
 }
 
+/// The user's, and that a pod leaves a lost machine soon, unless the user says otherwise. Five
+/// minutes, which Kubernetes would wait, is most of a sale's rush.
+fn tolerations(template: &PodTemplate) -> Vec<Toleration> {
+    let mut all = template.tolerations.clone();
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        if all.iter().any(|t| t.key.is_none() || t.key.as_deref() == Some(key)) {
+            continue;
+        }
+        all.push(Toleration {
+            key: Some(key.to_owned()),
+            operator: Some("Exists".to_owned()),
+            effect: Some("NoExecute".to_owned()),
+            toleration_seconds: Some(LOST_S),
+            ..Toleration::default()
+        });
+    }
+    all
+}
+
 fn container(sale: &ValidatedSale) -> Container {
     Container {
         image: Some(sale.image.clone()),
         image_pull_policy: Some(sale.pull_policy.clone()),
-        command: Some(vec!["/node".to_owned()]),
+        // No command: the image says where its program is.
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),

@@ -29,13 +29,14 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio::sync::{Mutex, mpsc};
 
-use crate::apply::{apply, apply_record, delete_deployment, delete_job, params};
+use crate::apply::{Applied, apply, apply_record, delete_deployment, delete_job, params};
 use crate::build::{Children, build};
 use crate::dereference::{Dereferenced, dereference};
 use crate::fleet::{self, Handle, Orders, Seen, Tools};
 use crate::founding::{self, InitFailure, InitJob};
 use crate::names::{FINALIZER, MANAGED, PAUSED, SALE, SaleKey};
 use crate::probe::Prober;
+use crate::rollout::hold_back;
 use crate::status::{self, Facts, Outcome, UNREACHABLE};
 use crate::telemetry::{Metrics, Result as Counted};
 use crate::validate::{Config, Invalid, Phase, ValidatedSale, key, validate, wish};
@@ -232,6 +233,7 @@ impl Pass<'_> {
             valid: None,
             outcome: Outcome::Invalid(invalid),
             deployments: &found.deployments,
+            update_pending: None,
             pods: &found.pods,
             fleet: seen.as_ref(),
             now: Timestamp::now(),
@@ -251,6 +253,7 @@ impl Pass<'_> {
         let now = Timestamp::now();
         let seen = self.look_after_fleet(&sale, Some(valid)).await;
         let mut children = build(valid, is_stopped(&sale, seen.as_ref(), found));
+        let held_back = !valid.roll && hold_back(&mut children.deployments, &found.deployments);
         let init = children.jobs.first().map(|job| founding::look(job, found, now));
         if let Some(InitJob::Done(founded)) = &init {
             let ledger = founding::recorded(&valid.ledger.topic, founded);
@@ -261,14 +264,16 @@ impl Pass<'_> {
             wait = self.try_again(init, &mut children, found, now).await?;
         }
         let is_paused = sale.annotations().get(PAUSED).is_some_and(|value| value == "true");
-        let mut conflicts = Vec::new();
+        let mut applied = Applied::untouched(found);
         if !is_paused {
             let uid = sale.uid().unwrap_or_default();
-            conflicts = apply(&self.context.client, &self.key, &uid, &children).await?;
-            if conflicts.is_empty() {
+            applied = apply(&self.context.client, &self.key, &uid, &children).await?;
+            if applied.conflicts.is_empty() {
                 self.prune(valid, &children, found).await?;
             }
         }
+        let Applied { conflicts, deployments } = applied;
+        let deployments = if conflicts.is_empty() { &deployments } else { &found.deployments };
         let outcome = match &init {
             _ if !conflicts.is_empty() => Outcome::Conflict(&conflicts),
             Some(init) => Outcome::Founding(init),
@@ -278,7 +283,10 @@ impl Pass<'_> {
             sale: &sale,
             valid: Some(valid),
             outcome,
-            deployments: &found.deployments,
+            // As they are after the writing: what was found before it may be as the last
+            // generation wanted it.
+            deployments,
+            update_pending: Some(held_back || valid.image_is_older),
             pods: &found.pods,
             fleet: seen.as_ref(),
             now,
@@ -382,6 +390,7 @@ impl Pass<'_> {
         let ledger = sale.status.as_ref().and_then(|s| s.ledger.as_ref());
         if ledger.is_some_and(|l| l.genesis_hash.is_some()) {
             let orders = Orders {
+                generation: sale.metadata.generation.unwrap_or(0),
                 shares: sale.spec.stock.shares,
                 wish: valid.map(|_| wish(sale)),
                 sale: valid.map(|_| Arc::new(sale.clone())),
@@ -435,6 +444,7 @@ impl Pass<'_> {
             valid: valid.as_ref(),
             outcome: Outcome::Deleting,
             deployments: &found.deployments,
+            update_pending: None,
             pods: &found.pods,
             fleet: seen.as_ref(),
             now: Timestamp::now(),

@@ -58,6 +58,8 @@ const ERRANDS_MAX: usize = 64;
 /// What a fleet should be like.
 #[derive(Debug, Clone)]
 pub struct Orders {
+    /// The generation of the spec that they follow from.
+    pub generation: i64,
     /// How many shares there are. Fixed for a ledger.
     pub shares: u16,
     /// What the ledger should say. None while the spec cannot be built: then shares are still
@@ -70,6 +72,9 @@ pub struct Orders {
 /// What is seen of a fleet. Coarse, since every change of it reconciles the sale.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Seen {
+    /// The generation whose orders this was seen under: what is in force of an older one says
+    /// nothing of the newest.
+    pub generation: i64,
     /// Since when no node has answered.
     pub unreachable_since: Option<Timestamp>,
     /// All shares.
@@ -642,6 +647,7 @@ impl Fleet {
         let known = |version: u64| answering.iter().all(|r| r.pool.definition_version >= version);
         let definition = self.definition.as_ref().map(|(version, _)| *version);
         Seen {
+            generation: orders.generation,
             unreachable_since: self.unreachable_since,
             shares: view.shares,
             owned: view.owned,

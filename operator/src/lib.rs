@@ -7,7 +7,8 @@
 //! In reading order:
 //! - [`settings`], [`names`]: what the operator is told, and what its objects are called.
 //! - [`dereference`] (reads), [`validate`] (pure), [`build`] (pure), [`apply`] (writes): the
-//!   four steps of a reconcile; [`founding`]: how a ledger begins; [`record`]: what is left of it.
+//!   four steps of a reconcile; [`founding`]: how a ledger begins; [`record`]: what is left of it; [`rollout`]: when
+//!   pods are replaced.
 //! - [`status`], [`pods`]: what is said of it; [`controller`]: the loop around all that.
 //! - [`fleet`]: the other loop; [`probe`]: how it reaches nodes.
 //! - [`lease`], [`key`]: one operator at a time, and how nodes know it; [`serve`], [`telemetry`].
@@ -24,6 +25,7 @@ pub mod names;
 pub mod pods;
 pub mod probe;
 pub mod record;
+pub mod rollout;
 pub mod serve;
 pub mod settings;
 pub mod status;

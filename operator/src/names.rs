@@ -16,6 +16,13 @@ pub const FINALIZER: &str = "stationmaster.dev/fleet";
 pub const PAUSED: &str = "stationmaster.dev/paused";
 /// On a Job: a hash of the configuration that it runs with.
 pub const CONFIG_HASH: &str = "stationmaster.dev/config-hash";
+/// With the value `now`: what this operator would make of the pods is rolled out, as long as
+/// the annotation is there.
+pub const ROLL: &str = "stationmaster.dev/roll";
+/// On a Deployment: a hash of what the user, the ledger and the operator's key ask of its pods.
+pub const ASKED_HASH: &str = "stationmaster.dev/asked-hash";
+/// On a Deployment: a hash of the template that some operator made of that.
+pub const TEMPLATE_HASH: &str = "stationmaster.dev/template-hash";
 /// Selects everything that the operator makes.
 pub const MANAGED: &str = "app.kubernetes.io/managed-by=stationmaster";
 /// The sale that an object belongs to.

@@ -55,6 +55,9 @@ pub struct Facts<'a> {
     pub outcome: Outcome<'a>,
     /// The sale's Deployments, as they were found.
     pub deployments: &'a [Deployment],
+    /// Whether this operator would make newer pods, if it were asked; none if it was not found
+    /// out this time.
+    pub update_pending: Option<bool>,
     /// The sale's pods.
     pub pods: &'a [Pod],
     /// What the fleet loop sees; none before it runs.
@@ -134,6 +137,7 @@ pub fn status(facts: &Facts<'_>) -> TrainSaleStatus {
         ("Reconciling", reconciling),
         ("Stalled", stalled),
     ]);
+    let all = all.chain(facts.update_pending.map(|p| ("UpdatePending", update_pending(p))));
     for (kind, said) in all {
         put(&mut status.conditions, sale, kind, said, generation, facts.now);
     }
@@ -295,8 +299,15 @@ fn fleet_ready(facts: &Facts<'_>) -> Said {
     let failed = facts.deployments.iter().find_map(replica_failure);
     let trouble = facts.pods.iter().filter(|p| p.labels().get(ROLE).is_some_and(|r| r != "init"));
     let trouble = failed.or_else(|| trouble.filter_map(pods::trouble).next());
-    match trouble {
-        Some(trouble) => no(trouble.reason, trouble.message),
+    if let Some(trouble) = trouble {
+        return no(trouble.reason, trouble.message);
+    }
+    let nodes = facts.fleet.map(|seen| seen.nodes.as_slice()).unwrap_or_default();
+    match nodes.iter().find(|n| matches!(n.state, "Dead" | "Unreachable")) {
+        Some(node) => {
+            let state = node.state.to_lowercase();
+            no("NodeLost", format!("{} is {state}; {}", node.name, late.join("; ")))
+        }
         None => no("RollingOut", late.join("; ")),
     }
 }
@@ -429,10 +440,18 @@ fn ready(facts: &Facts<'_>, parts: &[(&str, Said)], redis: &Said) -> Said {
     if !met && redis.status != "True" && was.is_none_or(|c| c.status != "True") {
         return no(redis.reason, format!("RedisReady: {}", redis.message));
     }
-    let in_force = |seen: &Seen| seen.policy_in_force && seen.definition_in_force;
+    let in_force = |seen: &Seen| {
+        let newest = Some(seen.generation) == generation;
+        newest && seen.policy_in_force && seen.definition_in_force
+    };
     if !facts.fleet.is_some_and(in_force) {
         let message = "Not every node has read what the ledger says of this generation.";
         return no("Progressing", message);
+    }
+    // Once it was in force, shares that move for another reason are no step back.
+    let moving = facts.fleet.map_or(0, |seen| seen.moving);
+    if moving > 0 && was.is_none_or(|c| c.status != "True") {
+        return no("Moving", format!("SharesOwned: {moving} shares are on their way."));
     }
     yes("Ready", "Everything that the spec asks for is in force.")
 }
@@ -465,6 +484,16 @@ fn reconciling(facts: &Facts<'_>, ready: &Said, stalled: &Said) -> Said {
         return no("Settled", "The spec is in force.");
     }
     yes("Progressing", ready.message.clone())
+}
+
+fn update_pending(is_pending: bool) -> Said {
+    if is_pending {
+        let message = "This operator would make the nodes' pods otherwise. They stay as they are \
+                       until the spec asks for other pods, or the annotation \
+                       stationmaster.dev/roll=now for the newest.";
+        return yes("NewerTemplate", message);
+    }
+    no("UpToDate", "The nodes' pods are as this operator makes them.")
 }
 
 fn numbers(facts: &Facts<'_>, status: &mut TrainSaleStatus) {
@@ -550,6 +579,7 @@ mod tests {
             limits: wish.limits,
         };
         Seen {
+            generation: 1,
             unreachable_since: None,
             shares: 16,
             owned: 16,
@@ -605,6 +635,7 @@ mod tests {
                 valid: Some(&valid),
                 outcome: Outcome::Applied,
                 deployments: &deployments(&valid, self.ready),
+                update_pending: Some(false),
                 pods: &[ready_pod()],
                 fleet: self.seen.as_ref(),
                 now: now(),
@@ -646,6 +677,8 @@ mod tests {
         assert_eq!(with(&|c| c.ready = 1), is("False", "RollingOut"));
         assert_eq!(with(&|c| c.seen = None), is("False", "Pending"));
         assert_eq!(fleet(&|s| s.owned = 15), is("False", "Moving"));
+        assert_eq!(fleet(&|s| s.moving = 1), is("False", "Moving"));
+        assert_eq!(fleet(&|s| s.generation = 0), is("False", "Progressing"));
         assert_eq!(fleet(&|s| s.kafka = Some(false)), is("False", "KafkaUnreachable"));
         assert_eq!(fleet(&|s| s.policy_in_force = false), is("False", "Progressing"));
         assert_eq!(fleet(&|s| s.definition_in_force = false), is("False", "Progressing"));
@@ -692,6 +725,7 @@ mod tests {
                 valid: Some(&valid),
                 outcome: Outcome::Applied,
                 deployments: &deployments(&valid, case.ready),
+                update_pending: Some(false),
                 pods: &[ready_pod()],
                 fleet: case.seen.as_ref(),
                 now: now() + SignedDuration::from_secs(60),
@@ -742,6 +776,7 @@ mod tests {
             valid: Some(&valid),
             outcome: Outcome::Founding(&init),
             deployments: &[],
+            update_pending: Some(false),
             pods: &[],
             fleet: None,
             now: now(),

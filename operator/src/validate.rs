@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube::{Resource, ResourceExt};
 
 use crate::dereference::Dereferenced;
-use crate::names::{DEFAULT_POOL, SaleKey};
+use crate::names::{DEFAULT_POOL, ROLL, SaleKey};
 use crate::record::{self, Record, Run};
 use crate::settings::Settings;
 
@@ -63,7 +63,11 @@ pub struct ValidatedSale {
     pub record: Option<Record>,
     /// The nodes' image.
     pub image: String,
-    /// When it is pulled.
+    /// Whether this operator would take another image, if it were asked.
+    pub image_is_older: bool,
+    /// Whether the user asks for what is newest.
+    pub roll: bool,
+    /// When the image is pulled.
     pub pull_policy: String,
     /// Secrets to pull it with.
     pub pull_secrets: Vec<String>,
@@ -200,8 +204,11 @@ pub fn validate(
     let topic = sale.ledger_name();
     let phase = phase(sale, found.records.iter().find(|r| r.topic == topic));
     let record = record(sale, &phase, found);
-    let image = sale.spec.fleet.image.clone();
-    let pinned = || sale.status.as_ref().and_then(|s| s.image.clone());
+    let roll = sale.annotations().get(ROLL).is_some_and(|value| value == "now");
+    let asked = sale.spec.fleet.image.clone();
+    let pinned = sale.status.as_ref().and_then(|s| s.image.clone()).filter(|_| !roll);
+    let newest = || config.node_image.clone();
+    let image = asked.clone().or(pinned).unwrap_or_else(newest);
     Ok(ValidatedSale {
         owner: owner(sale),
         definition,
@@ -213,7 +220,9 @@ pub fn validate(
         },
         phase,
         record,
-        image: image.or_else(pinned).unwrap_or_else(|| config.node_image.clone()),
+        image_is_older: asked.is_none() && image != config.node_image,
+        image,
+        roll,
         pull_policy: config.pull_policy.clone(),
         pull_secrets: sale.spec.fleet.image_pull_secrets.iter().map(|s| s.name.clone()).collect(),
         pools: pools(sale),
@@ -508,6 +517,12 @@ pub(crate) mod tests {
         sale.status.as_mut().unwrap().image = Some("stationmaster/node:0".into());
         let valid = validate(&sale, &Dereferenced::default(), &config()).unwrap();
         assert_eq!(valid.image, "stationmaster/node:0");
+        assert!(valid.image_is_older && !valid.roll);
+        let mut rolled = sale.clone();
+        rolled.annotations_mut().insert(ROLL.into(), "now".into());
+        let valid = validate(&rolled, &Dereferenced::default(), &config()).unwrap();
+        assert_eq!(valid.image, "stationmaster/node:1");
+        assert!(!valid.image_is_older);
         sale.spec.fleet.image = Some("mine".into());
         let valid = validate(&sale, &Dereferenced::default(), &config()).unwrap();
         assert_eq!(valid.image, "mine");
