@@ -26,8 +26,10 @@ unit: ## every test that needs nothing but this checkout
 	cargo test --workspace
 
 programs: ## what the end-to-end tests run
-	cargo build --profile e2e -p node -p operator -p local -p buyers -p checker \
-	  --features node/kafka,checker/kafka
+	cargo build --profile e2e -p node --features kafka
+	cargo build --profile e2e -p operator
+	cargo build --profile e2e -p local -p buyers
+	cargo build --profile e2e -p checker --features kafka
 
 install: ## Kubernetes, Kafka, Redis: as root, once; says what it does
 	cargo e2e install

@@ -17,7 +17,7 @@ use crate::error::{During, Error, Result, finished, output_of};
 pub struct Image {
     /// Its name and tag, as pods will call it.
     pub name: String,
-    /// The programs. They lie in `/usr/local/bin`; the first one is what a container runs.
+    /// The programs. They lie in the root folder; the first one is what a container runs.
     pub programs: Vec<PathBuf>,
 }
 
@@ -83,8 +83,8 @@ impl Image {
             "os": "linux",
             "config": {
                 "User": format!("{USER}:{USER}"),
-                "Env": ["PATH=/usr/local/bin"],
-                "Entrypoint": [format!("/usr/local/bin/{}", file_name(&self.programs[0])?)],
+                "Env": ["PATH=/"],
+                "Entrypoint": [format!("/{}", file_name(&self.programs[0])?)],
                 "WorkingDir": "/",
             },
             // The layer is not compressed, so its two digests are one.
@@ -114,7 +114,7 @@ impl Image {
         let mut libraries = BTreeSet::new();
         for program in &self.programs {
             libraries.extend(libraries_of(program)?);
-            let inside = root.join("usr/local/bin").join(file_name(program)?);
+            let inside = root.join(file_name(program)?);
             copy(program, &inside)?;
             fs::set_permissions(&inside, fs::Permissions::from_mode(0o755))
                 .during(|| inside.display().to_string())?;
@@ -218,7 +218,7 @@ mod tests {
         let image = Image::new("shell:1", &["/bin/sh".into()]).unwrap();
         let root = folder.join("root");
         image.furnish(&root).unwrap();
-        assert!(root.join("usr/local/bin/sh").exists());
+        assert!(root.join("sh").exists());
         let libraries = libraries_of(Path::new("/bin/sh")).unwrap();
         assert!(libraries.iter().any(|library| library.to_string_lossy().contains("ld-linux")));
         let [one, two] = [folder.join("1.tar"), folder.join("2.tar")];

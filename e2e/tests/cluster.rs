@@ -147,7 +147,11 @@ fn resale(answers: &Path, kills: &[u64]) -> Vec<f64> {
         let mut parts = id.split('-');
         let mut next = || parts.next().and_then(|p| p.parse::<u32>().ok()).expect("an order id");
         let (share, epoch) = (next(), next());
-        sold.push((line["at"].as_u64().expect("a time"), u16::try_from(share).expect("a share"), epoch));
+        sold.push((
+            line["at"].as_u64().expect("a time"),
+            u16::try_from(share).expect("a share"),
+            epoch,
+        ));
     }
     sold.sort_unstable();
     let mut times = Vec::new();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Crowd, free_port, judge, program, request};
+use common::{Ask, Crowd, free_port, judge, program, request};
 use e2e::process::until;
 
 /// A fleet in one process, killed when the test ends however it ends.
@@ -26,8 +26,12 @@ impl Drop for Local {
 
 impl Local {
     fn start(ledger: &Path) -> Self {
+        Self::start_with(ledger, "tests/sales/long.yaml", 12)
+    }
+
+    fn start_with(ledger: &Path, sale: &str, all: usize) -> Self {
         let (port, admin) = (free_port(3), free_port(1));
-        let sale = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sales/long.yaml");
+        let sale = Path::new(env!("CARGO_MANIFEST_DIR")).join(sale);
         let child = Command::new(program("local"))
             .arg(sale)
             .args(["--ledger".as_ref(), ledger.as_os_str()])
@@ -36,7 +40,7 @@ impl Local {
             .spawn()
             .expect("it starts");
         let mut local = Self { child, port, admin };
-        let shares = || Ok(local.shares().filter(|s| s.iter().sum::<usize>() == 12).map(drop));
+        let shares = || Ok(local.shares().filter(|s| s.iter().sum::<usize>() == all).map(drop));
         until("all shares owned", Duration::from_secs(30), "see its output", shares)
             .expect("all shares are owned");
         until("an open sale", Duration::from_secs(10), "see its output", || {
@@ -66,7 +70,9 @@ impl Local {
 }
 
 fn folder() -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("stationmaster-local-{}", std::process::id()));
+    let name = std::thread::current().name().unwrap_or("test").replace(':', "-");
+    let name = format!("stationmaster-{}-{name}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
     std::fs::create_dir_all(&folder).expect("a folder can be made");
     folder
 }
@@ -114,7 +120,6 @@ fn a_sale_is_sold_out_once_whatever_is_killed() {
     let path = "/v1/runs/L1/2027-02-01";
     let run = request(fleet.port, "GET", path).expect("it answers");
     assert!(run.contains("\"available\":0"), "{run}");
-    let _ = std::io::stdout().lock();
     drop(fleet);
     std::fs::remove_dir_all(&folder).expect("the folder can be removed");
 }
@@ -137,4 +142,83 @@ fn a_sale_that_is_wrong_is_refused_with_its_line() {
     child.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
     assert_eq!(status.code(), Some(2));
     assert!(said.contains("spec.runs[0].timetable") && said.contains("line "), "{said}");
+}
+
+#[test]
+#[ignore = "needs the programs that `make programs` builds"]
+fn every_bad_request_hears_what_is_wrong_and_harms_nothing() {
+    let folder = folder();
+    let ledger = folder.join("demo.ledger");
+    let fleet = Local::start_with(&ledger, "../examples/demo.yaml", 6);
+    let order = |class: &str, seats: usize| {
+        let one = r#"{"document": "P1"}"#;
+        let all = vec![one; seats].join(",");
+        format!(
+            r#"{{"run": "RJX62/2027-03-26", "from": "VIE", "to": "MUC", "class": "{class}",
+                 "passengers": [{all}]}}"#
+        )
+    };
+    let good = order("Second", 1);
+    let place = |buyer: &str, key: &str, body: &str| {
+        Ask::new(fleet.port, "POST", "/v1/orders").buyer(buyer).key(key).body(body).answer()
+    };
+    let problem = |answer: (u16, serde_json::Value)| {
+        let kind = answer.1["type"].as_str().and_then(|t| t.rsplit('/').next()).unwrap_or("none");
+        (answer.0, kind.to_owned())
+    };
+    let expect = |answer, status: u16, kind: &str| {
+        assert_eq!(problem(answer), (status, kind.to_owned()));
+    };
+    let ask = |method: &str, path: &str| Ask::new(fleet.port, method, path);
+    expect(place("a", "1", "{"), 400, "malformed");
+    expect(place("a", "1", r#"{"run": 7}"#), 422, "invalid");
+    expect(place("a", "1", &good.replace("run", "runs")), 422, "invalid");
+    expect(place("a", "1", &good.replace("2027-03-26", "2027-03-29")), 404, "no-such-trip");
+    expect(place("a", "1", &good.replace("MUC", "XXX")), 404, "no-such-trip");
+    expect(place("a", "1", &good.replace("VIE", "MUC")), 404, "no-such-trip");
+    expect(place("a", "1", &order("Third", 1)), 404, "no-such-trip");
+    expect(place("a", "1", &order("Second", 0)), 422, "invalid");
+    expect(place("a", "1", &order("Second", 6)), 422, "invalid");
+    expect(place("a", &"k".repeat(200), &good), 400, "malformed");
+    expect(place("a", "1", &good.replace("P1", &"x".repeat(17_000))), 413, "body-too-large");
+    expect(ask("POST", "/v1/orders").key("1").body(&good).answer(), 401, "unidentified");
+    expect(ask("POST", "/v1/orders").buyer("a").body(&good).answer(), 400, "malformed");
+    expect(ask("PUT", "/v1/orders").answer(), 405, "method-not-allowed");
+    expect(ask("GET", "/v2/orders").answer(), 404, "no-such-page");
+    expect(ask("GET", "/v1/runs?form=VIE").answer(), 422, "invalid");
+    expect(ask("GET", "/v1/runs?from=VIE").answer(), 422, "invalid");
+    expect(ask("GET", "/v1/orders/1-1-999").buyer("a").answer(), 404, "no-such-order");
+    expect(ask("GET", "/v1/orders/999-1-1").buyer("a").answer(), 404, "no-such-order");
+    expect(ask("GET", "/v1/orders/x").buyer("a").answer(), 422, "invalid");
+
+    // None of it harmed anything: the order is placed, its retry hears the same.
+    let (status, first) = place("a", "1", &good);
+    assert_eq!((status, &first["state"]), (201, &"held".into()), "{first}");
+    let (status, again) = place("a", "1", &good);
+    assert_eq!((status, &again["id"], &again["seats"]), (200, &first["id"], &first["seats"]));
+    expect(place("a", "1", &order("First", 1)), 422, "key-reused");
+    let path = format!("/v1/orders/{}", first["id"].as_str().expect("an id"));
+    expect(ask("GET", &path).buyer("b").answer(), 404, "no-such-order");
+    expect(ask("DELETE", &path).buyer("b").answer(), 404, "no-such-order");
+    let pay = format!("{path}/payment");
+    let cheap = r#"{"payment": "p", "amountMinor": 1}"#;
+    expect(ask("POST", &pay).buyer("a").body(cheap).answer(), 422, "invalid");
+    let whole = format!(r#"{{"payment": "p", "amountMinor": {}}}"#, first["priceMinor"]);
+    let (status, paid) = ask("POST", &pay).buyer("a").body(&whole).answer();
+    assert_eq!((status, &paid["state"]), (200, &"paid".into()));
+    let (_, refunded) = ask("DELETE", &path).buyer("a").answer();
+    assert_eq!(refunded["state"], "refunded");
+
+    // The query and the order agree within a second: four seats, then none.
+    assert_eq!(place("c", "1", &order("Business", 4)).0, 201);
+    expect(place("d", "1", &order("Business", 1)), 409, "sold-out");
+    until("the count follows", Duration::from_secs(1), "GET /v1/runs", || {
+        let (_, run) = ask("GET", "/v1/runs/RJX62/2027-03-26").answer();
+        let classes = run["classes"].as_array().expect("classes").clone();
+        let business = classes.into_iter().find(|c| c["name"] == "Business").expect("a class");
+        Ok((business["available"] == 0).then_some(()))
+    })
+    .expect("the query says 0 within a second");
+    drop(fleet);
+    std::fs::remove_dir_all(&folder).expect("the folder can be removed");
 }

@@ -472,7 +472,11 @@ impl<S: Ledgers> Worker<S> {
     }
 
     fn stopped(&mut self, now: Now, share: ShareId, why: Stopped) {
-        tracing::warn!(%share, %why, "an owner stopped");
+        if why == Stopped::Yielded {
+            tracing::info!(%share, "gave a share up");
+        } else {
+            tracing::warn!(%share, %why, "an owner stopped");
+        }
         self.station.metrics.stopped.get_or_create(&Word { kind: why.into() }).inc();
         self.owners.remove(&share);
         self.read_backs.remove(&share);

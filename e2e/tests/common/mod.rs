@@ -1,6 +1,10 @@
 //! What the sales have in common: a crowd, a judge, and a plain request.
 
-#![allow(dead_code, reason = "each test takes what it needs")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test is a crate of its own and takes what it needs"
+)]
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -41,6 +45,49 @@ pub fn request(port: u16, method: &str, path: &str) -> Option<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer)
+}
+
+/// One request of one buyer.
+pub struct Ask {
+    port: u16,
+    head: String,
+    body: String,
+}
+
+impl Ask {
+    pub fn new(port: u16, method: &str, path: &str) -> Self {
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+        Self { port, head, body: String::new() }
+    }
+
+    pub fn buyer(mut self, name: &str) -> Self {
+        self.head.push_str(&format!("X-Buyer-Id: {name}\r\n"));
+        self
+    }
+
+    pub fn key(mut self, key: &str) -> Self {
+        self.head.push_str(&format!("Idempotency-Key: {key}\r\n"));
+        self
+    }
+
+    pub fn body(mut self, body: &str) -> Self {
+        self.body = body.to_owned();
+        self
+    }
+
+    /// The status, and the body if it is JSON.
+    pub fn answer(self) -> (u16, Value) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("it can be set");
+        let length = self.body.len();
+        let request = format!("{}Content-Length: {length}\r\n\r\n{}", self.head, self.body);
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a whole answer");
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
+        (status, serde_json::from_str(body).unwrap_or(Value::Null))
+    }
 }
 
 /// A crowd of buyers.
