@@ -223,7 +223,8 @@ fn a_long_sale_is_sold_out_once_through_faults(world: &World) {
     world.ready("long", Duration::from_secs(90));
     let answers = world.folder.join("long.jsonl");
     // Slow enough that every fault falls into the sale, whatever this machine does.
-    let crowd = world.crowd("long", &answers, 7).args(["--party", "1"]).start();
+    let crowd = world.crowd("long", &answers, 7).args(["--party", "1", "--think-ms", "600"]);
+    let crowd = crowd.start();
     let mut kills = Vec::new();
     let pause = |seconds| std::thread::sleep(Duration::from_secs(seconds));
     pause(2);

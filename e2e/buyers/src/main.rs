@@ -44,6 +44,9 @@ pub(crate) struct Arguments {
     /// Passengers of an order at most.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=16))]
     party: u32,
+    /// How long a buyer thinks before an order, in milliseconds: stretches a sale.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    think_ms: u64,
     /// Makes the crowd's choices repeatable, and its buyers' names its own.
     #[arg(long, default_value_t = 1)]
     seed: u64,

@@ -137,6 +137,10 @@ pub(crate) async fn shop(crowd: Rc<Crowd>, index: u32) {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
+        let think = Duration::from_millis(shopper.crowd.arguments.think_ms);
+        if !think.is_zero() && unlucky < 3 {
+            tokio::time::sleep(think).await;
+        }
         number += 1;
         shopper.buyer = format!("b{seed}-{index}-{number}");
         let Some(order) = shopper.place(&wanted).await else {
