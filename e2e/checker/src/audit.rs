@@ -11,13 +11,14 @@ use crate::entry::{Block, Entry, Request};
 use crate::pool::Founding;
 use crate::report::{Findings, Promise};
 use crate::share::{Said, Witness};
+use crate::soldout::History;
 use crate::told::Watched;
 use crate::travel::Travels;
 use crate::words::{OrderId, Place, Why};
 
-/// A frame's time is fixed when its first entry is said, and an owner that waited longer than this
-/// for a delivery does not expire holds for a while: so no expiry is earlier than this.
-const EXPIRY_EARLY_MS: u64 = 2_000;
+/// A frame's time is fixed when its first entry is said, and the frame may then wait for the ones
+/// in flight: 30 seconds at most, after which their writer gives up, and two to notice.
+const EXPIRY_EARLY_MS: u64 = 32_000;
 /// Numbers of one epoch are dense, so they are remembered as bits, this many to a word.
 const BITS: u32 = 64;
 
@@ -53,6 +54,8 @@ pub struct Audit<'a> {
     pub travels: Travels,
     /// Orders that buyers heard of.
     pub watched: Watched,
+    /// The past of seats that somebody was told are sold out.
+    pub history: History,
     /// What is broken.
     pub findings: Findings,
 }
@@ -75,6 +78,7 @@ impl<'a> Audit<'a> {
             book: Book::default(),
             travels: Travels::default(),
             watched: Watched::new(told),
+            history: History::default(),
             findings: Findings::default(),
         }
     }
@@ -95,9 +99,13 @@ impl<'a> Audit<'a> {
         }
     }
 
-    fn accept(&mut self, share: u16, at: Place, take: u64, blocks: &[Block]) {
+    fn accept(&mut self, at: Place, now: u64, take: u64, blocks: &[Block]) {
+        let share = at.partition;
         let enters = |block: &Block| Entered { run: block.run, index: block.index, at };
-        self.entered.extend(blocks.iter().map(enters));
+        for entered in blocks.iter().map(enters) {
+            self.history.entered(&entered, now);
+            self.entered.push(entered);
+        }
         let gifts = self.founding.gifts.get(&share).map_or(&[][..], Vec::as_slice);
         let seen = self.gifts_seen.entry(share).or_default();
         let from = Place { partition: 0, offset: take };
@@ -168,6 +176,7 @@ impl<'a> Audit<'a> {
 
     fn ended(&mut self, said: &Said<'_>, at: Place, why: Why) {
         let Some(live) = self.book.hear(said) else { return };
+        self.history.changed(&live, said.header.now, true);
         let due = live.deadline.saturating_add(self.grace_ms);
         if why == Why::Expired && said.header.now.saturating_add(EXPIRY_EARLY_MS) < due {
             self.findings.add(Promise::Expiry, &[live.held, at], || {
@@ -190,13 +199,16 @@ impl Witness for Audit<'_> {
         self.travels.hear(said, settled);
         match said.entry {
             Entry::Claim { .. } => self.claim(said, at),
-            Entry::Accept { take, blocks } => self.accept(said.share, at, *take, blocks),
+            Entry::Accept { take, blocks } => self.accept(at, said.header.now, *take, blocks),
             Entry::Held { order, request, .. } | Entry::Sent { order, request, .. } => {
                 if said.fresh && order.home == said.share {
                     self.id(said, at, *order);
                 }
                 if matches!(said.entry, Entry::Held { .. }) {
                     self.book.hear(said);
+                    if let Some(live) = self.book.get(said.share, *order) {
+                        self.history.changed(live, said.header.now, false);
+                    }
                     self.request(at, *order, request);
                 }
             }

@@ -88,10 +88,10 @@ impl Book {
         }
     }
 
-    /// Whether an order is live on a share.
+    /// An order that is live on a share.
     #[must_use]
-    pub fn has(&self, share: u16, order: OrderId) -> bool {
-        self.live.contains_key(&(share, order))
+    pub fn get(&self, share: u16, order: OrderId) -> Option<&Live> {
+        self.live.get(&(share, order))
     }
 
     /// All live orders.

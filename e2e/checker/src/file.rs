@@ -142,6 +142,9 @@ impl Ledger for FileLedger {
                 if self.was_durable(at)? {
                     return Err(self.damaged(at, "no whole record, where one was durable"));
                 }
+                // Where it ends now it ends for the next reading too, though the owner may have cut
+                // the tail and written on.
+                self.length = at;
                 return Ok(());
             };
             let behind = at + RECORD_HEAD as u64 + u64::from(head.length);

@@ -134,6 +134,13 @@ impl Founding {
         (0..runs).flat_map(|run| self.blocks_of(run))
     }
 
+    /// When a block was added to its run; 0 if it was there from the start.
+    #[must_use]
+    pub fn added(&self, run: u16, index: u16) -> u64 {
+        let mine = self.grown.iter().filter(|(r, first, _)| *r == run && *first <= index);
+        mine.map(|(_, _, now)| *now).max().unwrap_or(0)
+    }
+
     /// The same of one run.
     pub fn blocks_of(&self, run: u16) -> impl Iterator<Item = (u16, u16, Cut, u8, At)> {
         let stops = self.definition.run(run).map_or(0, |(_, table)| table.stop_count());

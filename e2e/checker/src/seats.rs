@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::audit::{Audit, Entered};
 use crate::pool::{At, Founding};
 use crate::report::{Findings, Promise};
-use crate::share::{Free, Share};
+use crate::share::Share;
 use crate::words::{Place, legs, stretches};
 
 /// Legs of seats, by where they are.
@@ -137,9 +137,8 @@ fn seats_of(
         let whole = stock.whole();
         for (first, block) in &stock.blocks {
             for seat in *first..block.end {
-                let untouched = Free { legs: whole, freed: 0 };
                 let at = usize::from(seat - first);
-                let free = block.seats().and_then(|s| s.get(at)).unwrap_or(&untouched).legs;
+                let free = block.seats().and_then(|s| s.get(at)).copied().unwrap_or(whole);
                 let held = taken.remove(&(number, run, class, seat)).unwrap_or(0);
                 sum += u64::from(free.count_ones());
                 if free & held != 0 || free | held != whole {
@@ -174,7 +173,7 @@ pub fn free(founding: &Founding, shares: &[Share], pool_frozen: bool) -> Vec<Val
             for (first, block) in &stock.blocks {
                 for at in 0..usize::from(block.end - first) {
                     let touched = block.seats().and_then(|seats| seats.get(at));
-                    let mask = touched.map_or_else(|| stock.whole(), |free| free.legs);
+                    let mask = touched.copied().unwrap_or_else(|| stock.whole());
                     for (from, to) in stretches(mask) {
                         let count = counts.entry((run, class, from, to)).or_default();
                         *(if share.frozen() { &mut count.frozen } else { &mut count.shares }) += 1;

@@ -166,28 +166,19 @@ pub struct Order {
     pub state: State,
 }
 
-/// The free legs of a seat.
-#[derive(Clone, Copy, Debug)]
-pub struct Free {
-    /// The mask.
-    pub legs: u128,
-    /// The latest time of a frame that freed one of its legs; 0 if none ever did.
-    pub freed: u64,
-}
-
 /// A block in a share's stock. Until one of its seats is held, only its range is kept, so that
 /// a forged Accept of a million blocks costs no more memory than its own bytes.
 #[derive(Clone, Debug)]
 pub struct Stocked {
     /// Behind its last seat.
     pub end: u16,
-    touched: Vec<Free>,
+    touched: Vec<u128>,
 }
 
 impl Stocked {
     /// The free legs of its seats, from the first on; `None` where no seat was ever touched.
     #[must_use]
-    pub fn seats(&self) -> Option<&[Free]> {
+    pub fn seats(&self) -> Option<&[u128]> {
         if self.touched.is_empty() { None } else { Some(&self.touched) }
     }
 }
@@ -222,15 +213,15 @@ impl Stock {
             return None;
         }
         let touched = block.touched.get(usize::from(seat - first));
-        Some(touched.map_or_else(|| self.whole(), |free| free.legs))
+        Some(touched.map_or_else(|| self.whole(), |free| *free))
     }
 
-    fn change(&mut self, seat: u16, change: impl FnOnce(&mut Free)) {
+    fn change(&mut self, seat: u16, change: impl FnOnce(&mut u128)) {
         let whole = self.whole();
         let Some((first, block)) = self.blocks.range_mut(..=seat).next_back() else { return };
         if block.touched.is_empty() {
             let seats = usize::from(block.end - first);
-            block.touched = vec![Free { legs: whole, freed: 0 }; seats];
+            block.touched = vec![whole; seats];
         }
         if let Some(free) = block.touched.get_mut(usize::from(seat - first)) {
             change(free);
@@ -561,7 +552,7 @@ impl Share {
         let free = |seat: &u16| stock.free(*seat).is_some_and(|free| free & mask == mask);
         require(all.iter().all(free), "Held of a seat that is not free")?;
         for seat in all {
-            stock.change(*seat, |free| free.legs &= !mask);
+            stock.change(*seat, |free| *free &= !mask);
         }
         if home {
             self.keys.insert(request.key, id);
@@ -605,10 +596,7 @@ impl Share {
         self.over.push_back((self.now, id));
         if let Some(stock) = self.stock.get_mut(&of) {
             for seat in seats.all() {
-                stock.change(*seat, |free| {
-                    free.legs |= mask;
-                    free.freed = self.now;
-                });
+                stock.change(*seat, |free| *free |= mask);
             }
         }
         Ok(())

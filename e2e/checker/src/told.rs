@@ -112,7 +112,7 @@ fn judge(
         let had_seats = answer.status == 201 || !seats.is_empty() || is(state, &["held", "paid"]);
         return if had_seats { missing("no share ever held it") } else { Ok(()) };
     };
-    let live = facts.held.iter().any(|held| book.has(held.at.partition, order));
+    let live = facts.held.iter().any(|held| book.get(held.at.partition, order).is_some());
     if !live && !facts.over {
         return missing("it was held, and is gone without an end");
     }

@@ -77,7 +77,7 @@ fn the_golden_records_fold_as_the_page_says() {
     for (run, class, stock) in shares[0].stock() {
         assert_eq!((run, class), (0, 0));
         for (first, block) in &stock.blocks {
-            let free = |at: usize| block.seats().map_or(stock.whole(), |seats| seats[at].legs);
+            let free = |at: usize| block.seats().map_or(stock.whole(), |seats| seats[at]);
             for seat in *first..block.end {
                 let due = if seat == 80 { 0 } else { 0b11 };
                 assert_eq!(free(usize::from(seat - first)), due, "seat {seat}");

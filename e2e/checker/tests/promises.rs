@@ -508,7 +508,7 @@ fn an_amend_adds_its_blocks_to_the_pool_and_a_wrong_one_does_not_count() {
 
 #[test]
 fn a_hold_that_expires_early_is_found() {
-    for (early_ms, found) in [(2_001, vec!["expiry"]), (2_000, vec![])] {
+    for (early_ms, found) in [(32_001, vec!["expiry"]), (32_000, vec![])] {
         let (mut lab, first, _) = two_claimed();
         lab.frame(first, &[held((first, 1, 1), 0, &ask(first, 0), &[2], DEADLINE)]);
         lab.now = DEADLINE + 2_000 - early_ms - 1_000;
@@ -667,6 +667,11 @@ fn sold_out_is_a_lie_only_where_a_seat_was_free_all_the_time() {
     };
     assert_eq!(wrong(heard(all_sold + 30_000, 1, "Second")), 0);
     assert_eq!(wrong(heard(lab.now + 500, 1, "Second")), 0);
+    // While the fourth of its seats was still free, so was one; but not four.
+    assert_eq!(wrong(heard(START + 6_000, 1, "Second")), 1);
+    assert_eq!(wrong(heard(START + 6_000, 8, "Second")), 1);
+    assert_eq!(wrong(heard(START + 6_000, 9, "Second")), 0);
+    assert_eq!(wrong(heard(all_sold - 500, 1, "Second")), 0);
     assert_eq!(wrong(heard(lab.now + 5_000, 1, "Second")), 1);
     assert_eq!(wrong(heard(lab.now + 5_000, 2, "Second")), 0);
     assert_eq!(wrong(heard(all_sold, 4, "First")), 1);
