@@ -39,7 +39,7 @@ impl Applied {
     }
 }
 
-/// Writes everything, or, if any of the names is taken, nothing.
+/// Writes `children`, or, if a name of the `whole` sale is taken, nothing.
 ///
 /// # Errors
 /// What the API server says.
@@ -48,14 +48,15 @@ pub async fn apply(
     key: &SaleKey,
     uid: &str,
     children: &Children,
+    whole: &Children,
 ) -> Result<Applied, kube::Error> {
     let mut writer = Writer { client, namespace: &key.namespace, uid, conflicts: Vec::new() };
-    writer.look(&children.config_maps).await?;
-    writer.look(&children.policies).await?;
-    writer.look(&children.jobs).await?;
-    writer.look(&children.budgets).await?;
-    writer.look(&children.services).await?;
-    writer.look(&children.deployments).await?;
+    writer.look(&whole.config_maps).await?;
+    writer.look(&whole.policies).await?;
+    writer.look(&whole.jobs).await?;
+    writer.look(&whole.budgets).await?;
+    writer.look(&whole.services).await?;
+    writer.look(&whole.deployments).await?;
     if !writer.conflicts.is_empty() {
         return Ok(Applied { conflicts: writer.conflicts, deployments: Vec::new() });
     }
@@ -138,7 +139,10 @@ impl Writer<'_> {
             if let Some(there) = self.api::<K>().get_metadata_opt(&name).await?
                 && !self.is_ours(&there, object)
             {
-                self.conflicts.push(format!("{} {name}", K::kind(&())));
+                let conflict = format!("{} {name}", K::kind(&()));
+                if !self.conflicts.contains(&conflict) {
+                    self.conflicts.push(conflict);
+                }
             }
         }
         Ok(())

@@ -101,6 +101,19 @@ pub fn build(sale: &ValidatedSale, stopped: bool) -> Children {
     children
 }
 
+/// Every object that the sale will ever be made of: their names must be free before a ledger is
+/// founded for it.
+#[must_use]
+pub fn build_whole(sale: &ValidatedSale) -> Children {
+    let (topic_id, genesis_hash) = (String::new(), String::new());
+    let phase = Phase::Serve { topic_id, genesis_hash };
+    let mut whole = build(&ValidatedSale { phase, ..sale.clone() }, false);
+    for step in [Step::Topics, Step::Genesis] {
+        found(sale, step, None, None, &mut whole);
+    }
+    whole
+}
+
 /// The name of the Job of a step.
 #[must_use]
 pub fn job_name(sale: &str, step: Step) -> String {
@@ -610,6 +623,17 @@ mod tests {
         assert_eq!(node("sell-default.json").role, Role::Sell);
         assert_eq!(node("query.json").pool.weight, 0);
         assert_eq!(node("query.json").sale, "tickets/demo");
+    }
+
+    #[test]
+    fn the_names_of_the_whole_sale_are_known_before_its_ledger_is() {
+        let sale = validate(&minimal(), &Dereferenced::default(), &config()).unwrap();
+        let whole = build_whole(&sale);
+        assert_eq!(names(&whole.jobs), ["demo-init-topics", "demo-init-genesis"]);
+        let later = built(&founded(minimal()));
+        assert_eq!(names(&whole.services), names(&later.services));
+        assert_eq!(names(&whole.deployments), names(&later.deployments));
+        assert_eq!(names(&whole.config_maps), ["demo-node", "demo-init", "demo-init"]);
     }
 
     #[test]

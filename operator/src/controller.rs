@@ -30,7 +30,7 @@ use serde_json::json;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::apply::{Applied, apply, apply_record, delete_deployment, delete_job, params};
-use crate::build::{Children, build};
+use crate::build::{Children, build, build_whole};
 use crate::dereference::{Dereferenced, dereference};
 use crate::fleet::{self, Handle, Orders, Seen, Tools};
 use crate::founding::{self, InitFailure, InitJob};
@@ -267,7 +267,8 @@ impl Pass<'_> {
         let mut applied = Applied::untouched(found);
         if !is_paused {
             let uid = sale.uid().unwrap_or_default();
-            applied = apply(&self.context.client, &self.key, &uid, &children).await?;
+            let whole = build_whole(valid);
+            applied = apply(&self.context.client, &self.key, &uid, &children, &whole).await?;
             if applied.conflicts.is_empty() {
                 self.prune(valid, &children, found).await?;
             }

@@ -70,25 +70,20 @@ pub struct Facts<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Said {
     status: &'static str,
-    reason: &'static str,
+    reason: String,
     message: String,
 }
 
-fn yes(reason: &'static str, message: impl Into<String>) -> Said {
-    Said { status: "True", reason, message: message.into() }
+fn yes(reason: &str, message: impl Into<String>) -> Said {
+    Said { status: "True", reason: reason.to_owned(), message: message.into() }
 }
 
-fn no(reason: &'static str, message: impl Into<String>) -> Said {
-    Said { status: "False", reason, message: message.into() }
+fn no(reason: &str, message: impl Into<String>) -> Said {
+    Said { status: "False", reason: reason.to_owned(), message: message.into() }
 }
 
-fn unknown(reason: &'static str, message: impl Into<String>) -> Said {
-    Said { status: "Unknown", reason, message: message.into() }
-}
-
-/// Reasons that are kept over reconciles have to be found again by their text.
-fn kept(reason: &str, of: &[&'static str]) -> Option<&'static str> {
-    of.iter().copied().find(|known| *known == reason)
+fn unknown(reason: &str, message: impl Into<String>) -> Said {
+    Said { status: "Unknown", reason: reason.to_owned(), message: message.into() }
 }
 
 /// The status of a generation that was just found: nothing of it is in force yet. Written
@@ -203,7 +198,7 @@ fn put(
     let next = Condition {
         type_: kind.to_owned(),
         status: said.status.to_owned(),
-        reason: said.reason.to_owned(),
+        reason: said.reason,
         message: said.message,
         observed_generation: Some(generation),
         last_transition_time: since,
@@ -252,7 +247,17 @@ fn ledger_ready(facts: &Facts<'_>) -> Said {
         Outcome::Founding(InitJob::Running { trouble: Some(trouble) }) => {
             return unknown("Checking", format!("The init Job is held up: {trouble}"));
         }
-        Outcome::Founding(_) => return unknown("Checking", "The init Job looks at Kafka."),
+        Outcome::Founding(InitJob::Outdated) => {
+            return unknown("Checking", "The init Job is started anew.");
+        }
+        Outcome::Founding(_) => {
+            // The next try is no reason to forget what the last one found.
+            let failed = condition(facts.sale, "LedgerReady").filter(|c| c.status == "False");
+            return failed.map_or_else(
+                || unknown("Checking", "The init Job looks at Kafka."),
+                |c| no(&c.reason, c.message.clone()),
+            );
+        }
         _ => (),
     }
     if !is_founded(facts) {
@@ -261,8 +266,9 @@ fn ledger_ready(facts: &Facts<'_>) -> Said {
     if facts.fleet.and_then(|f| f.kafka) == Some(false) {
         return no("KafkaUnreachable", "No node gets an answer from Kafka.");
     }
+    // How it was founded is said for as long as nothing else is to be said.
     let reason = condition(facts.sale, "LedgerReady").map(|c| c.reason.as_str());
-    let reason = reason.and_then(|r| kept(r, &["Created", "Adopted"])).unwrap_or("Verified");
+    let reason = reason.filter(|r| ["Created", "Adopted"].contains(r)).unwrap_or("Verified");
     yes(reason, "The ledger's topic and its first record are as they should be.")
 }
 
@@ -292,7 +298,7 @@ fn fleet_ready(facts: &Facts<'_>) -> Said {
         return unknown("Pending", "There are no nodes yet.");
     }
     let late = facts.deployments.iter().filter_map(unsettled);
-    let late: Vec<String> = late.collect();
+    let late: Vec<String> = late.chain(leaving(facts)).collect();
     if late.is_empty() {
         return yes("AllReady", "Every node is ready and of the newest template.");
     }
@@ -310,6 +316,22 @@ fn fleet_ready(facts: &Facts<'_>) -> Said {
         }
         None => no("RollingOut", late.join("; ")),
     }
+}
+
+/// Pods that are on their way out: they may own shares until they are gone. One that is held to
+/// be dead has lost its shares, and its pod may stay for as long as its machine is away.
+fn leaving(facts: &Facts<'_>) -> Option<String> {
+    let nodes = facts.fleet.map(|seen| seen.nodes.as_slice()).unwrap_or_default();
+    let dead = |pod: &Pod| {
+        let name = pod.name_any();
+        nodes.iter().any(|n| n.name == name && matches!(n.state, "Dead" | "Unreachable"))
+    };
+    let count = facts.pods.iter().filter(|pod| {
+        let is_node = pod.labels().get(ROLE).is_some_and(|role| role != "init");
+        is_node && pod.metadata.deletion_timestamp.is_some() && !dead(pod)
+    });
+    let count = count.count();
+    (count > 0).then(|| format!("{count} nodes are on their way out"))
 }
 
 /// What a Deployment still lacks.
@@ -428,8 +450,8 @@ fn ready(facts: &Facts<'_>, parts: &[(&str, Said)], redis: &Said) -> Said {
     }
     if let Some((kind, said)) = parts.iter().find(|(_, said)| said.status != "True") {
         let message = format!("{kind}: {}", said.message);
-        return match said.reason {
-            "FleetUnreachable" => unknown(said.reason, message),
+        return match said.reason.as_str() {
+            "FleetUnreachable" => unknown(&said.reason, message),
             reason => no(reason, message),
         };
     }
@@ -438,7 +460,7 @@ fn ready(facts: &Facts<'_>, parts: &[(&str, Said)], redis: &Said) -> Said {
     // Losing Redis later loses nothing; never having met it means that its address is wrong.
     let met = facts.fleet.is_some_and(|f| f.redis != RedisSeen::Never);
     if !met && redis.status != "True" && was.is_none_or(|c| c.status != "True") {
-        return no(redis.reason, format!("RedisReady: {}", redis.message));
+        return no(&redis.reason, format!("RedisReady: {}", redis.message));
     }
     let in_force = |seen: &Seen| {
         let newest = Some(seen.generation) == generation;
@@ -465,6 +487,13 @@ fn stalled(facts: &Facts<'_>) -> Said {
     match facts.outcome {
         Outcome::Founding(InitJob::Failed { failure, .. }) if !failure.heals() => {
             by_person(&failure.message())
+        }
+        Outcome::Founding(InitJob::Absent | InitJob::Running { .. }) => {
+            // The next try has not helped yet.
+            match condition(facts.sale, "Stalled").filter(|c| c.status == "True") {
+                Some(before) => yes(&before.reason, before.message.clone()),
+                None => no("Progressing", "Nothing waits for a person."),
+            }
         }
         _ => no("Progressing", "Nothing waits for a person."),
     }
@@ -643,6 +672,37 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_fleet_is_not_ready_while_a_node_is_on_its_way_out_unless_it_is_dead() {
+        let case = good();
+        let valid = validate(&case.sale, &Dereferenced::default(), &config()).unwrap();
+        let mut leaving = ready_pod();
+        leaving.metadata.deletion_timestamp = Some(Time(now()));
+        let with = |seen: &Seen| {
+            let status = status(&Facts {
+                sale: &case.sale,
+                valid: Some(&valid),
+                outcome: Outcome::Applied,
+                deployments: &deployments(&valid, 9),
+                update_pending: None,
+                pods: &[leaving.clone()],
+                fleet: Some(seen),
+                now: now(),
+            });
+            said(&status, "FleetReady").1.to_owned()
+        };
+        assert_eq!(with(&seen()), "RollingOut");
+        let dead = crate::fleet::NodeSeen {
+            name: "p".into(),
+            pool: None,
+            role: None,
+            state: "Dead",
+            shares: 0,
+            address: None,
+        };
+        assert_eq!(with(&Seen { nodes: vec![dead], ..seen() }), "AllReady");
+    }
+
     fn said<'a>(status: &'a TrainSaleStatus, kind: &str) -> (&'a str, &'a str) {
         let condition = status.conditions.iter().find(|c| c.type_ == kind).unwrap();
         assert_eq!(condition.observed_generation, Some(1), "{kind}");
@@ -762,28 +822,35 @@ mod tests {
     }
 
     #[test]
-    fn a_ledger_that_cannot_be_founded_says_why() {
-        let sale = minimal();
+    fn a_ledger_that_cannot_be_founded_says_why_until_it_can() {
+        let mut sale = minimal();
         let valid = validate(&sale, &Dereferenced::default(), &config()).unwrap();
         let failure = InitFailure::Told(control::founding::Failure {
             kind: control::founding::FailureKind::LedgerLost,
             message: "the topic is gone".into(),
             differences: Vec::new(),
         });
-        let init = InitJob::Failed { failure, at: now() };
-        let status = status(&Facts {
-            sale: &sale,
-            valid: Some(&valid),
-            outcome: Outcome::Founding(&init),
-            deployments: &[],
-            update_pending: Some(false),
-            pods: &[],
-            fleet: None,
-            now: now(),
-        });
+        let with = |sale: &TrainSale, init: &InitJob| {
+            status(&Facts {
+                sale,
+                valid: Some(&valid),
+                outcome: Outcome::Founding(init),
+                deployments: &[],
+                update_pending: Some(false),
+                pods: &[],
+                fleet: None,
+                now: now(),
+            })
+        };
+        let status = with(&sale, &InitJob::Failed { failure, at: now() });
         assert_eq!(said(&status, "LedgerReady"), ("False", "LedgerLost"));
         assert_eq!(said(&status, "Ready"), ("False", "LedgerLost"));
         assert_eq!(said(&status, "Stalled").0, "True");
         assert_eq!(status.desired_nodes, Some(5));
+        sale.status = Some(status);
+        let again = with(&sale, &InitJob::Running { trouble: None });
+        assert_eq!(said(&again, "LedgerReady"), ("False", "LedgerLost"));
+        assert_eq!(said(&again, "Stalled").0, "True");
+        assert!(events(sale.status.as_ref(), &again).is_empty(), "nothing is new");
     }
 }
