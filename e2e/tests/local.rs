@@ -59,6 +59,11 @@ impl Local {
         Some(body.lines().skip(1).map(|l| l.split_whitespace().skip(3).count()).collect())
     }
 
+    fn is_dead(&self, node: &str) -> bool {
+        let table = request(self.admin, "GET", "/nodes").unwrap_or_default();
+        table.lines().any(|l| l.starts_with(node) && l.contains("Dead"))
+    }
+
     fn tell(&self, node: &str, act: &str) {
         let answer = request(self.admin, "POST", &format!("/nodes/{node}/{act}"));
         assert!(answer.is_some_and(|a| a.starts_with("HTTP/1.1 200")), "{act} {node}");
@@ -96,13 +101,14 @@ fn a_sale_is_sold_out_once_whatever_is_killed() {
 
     // The rest, while nodes die and come back.
     let rest = folder.join("rest.jsonl");
-    let crowd = Crowd::new(&fleet.targets(), &rest, 3).start();
+    let crowd = Crowd::new(&fleet.targets(), &rest, 3).args(["--think-ms", "150"]).start();
     for node in ["node-1", "node-3", "node-2"] {
         std::thread::sleep(Duration::from_secs(2));
         let killed = Instant::now();
         fleet.tell(node, "kill");
         until("the shares of the dead node moved", Duration::from_secs(10), node, || {
-            Ok(fleet.shares().filter(|s| s.iter().sum::<usize>() == 12).map(drop))
+            let moved = fleet.shares().filter(|s| s.iter().sum::<usize>() == 12);
+            Ok(moved.filter(|_| fleet.is_dead(node)).map(drop))
         })
         .expect("its shares move");
         println!("{node}: its shares were owned again after {:?}", killed.elapsed());

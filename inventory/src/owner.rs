@@ -574,6 +574,10 @@ impl Owner {
             Decision::NoMatch { retry } => {
                 self.no_match(now, view, caller, command, retry, since, out);
             }
+            // What the sale itself forbids needs no memory, and so no lease.
+            Decision::Refuse(refusal) if refusal.is_of_the_sale() => {
+                out.push(Output::Answer(caller, Answer::Refused(refusal)));
+            }
             Decision::Refuse(refusal) => {
                 self.later(now, view, caller, Answer::Refused(refusal), out);
             }

@@ -259,6 +259,21 @@ pub enum Refusal {
     Frozen,
 }
 
+impl Refusal {
+    /// Whether the definition and the policy alone say so, whatever the share holds.
+    #[must_use]
+    pub fn is_of_the_sale(self) -> bool {
+        matches!(
+            self,
+            Self::NotOpen(_)
+                | Self::Suspended
+                | Self::Closed
+                | Self::NoSuchTrip
+                | Self::PartyTooLarge(_)
+        )
+    }
+}
+
 /// What an order costs in all, in minor units.
 #[must_use]
 pub fn price(definition: &Definition, request: &OrderRequest) -> Option<u64> {

@@ -45,7 +45,8 @@ pub(crate) fn read(path: &Path) -> Result<TrainSale, Error> {
 fn list(path: &Path, found: &[Located]) -> String {
     let mut text = format!("{} cannot be sold:", path.display());
     for one in found {
-        let _ = write!(text, "\n  line {}: {}: {}", one.line, one.finding.path, one.finding.message);
+        let _ =
+            write!(text, "\n  line {}: {}: {}", one.line, one.finding.path, one.finding.message);
     }
     text
 }
