@@ -3,10 +3,9 @@
 //! This is the check beside the fold. It keeps no masks of free legs and asks no fold; it lays the
 //! journeys of all live orders side by side and looks for two that overlap on one seat.
 
-use foldhash::HashMap;
-
 use crate::bytes::Hash;
 use crate::entry::Entry;
+use crate::kept::{Kept, Keyed};
 use crate::report::{Findings, Promise};
 use crate::share::Said;
 use crate::words::{OrderId, Place, Seats};
@@ -44,10 +43,18 @@ impl Live {
     }
 }
 
+impl Keyed for Live {
+    type Key = (u16, OrderId);
+
+    fn key(&self) -> (u16, OrderId) {
+        (self.held.partition, self.id)
+    }
+}
+
 /// All live orders of all shares.
 #[derive(Debug, Default)]
 pub struct Book {
-    live: HashMap<(u16, OrderId), Live>,
+    live: Kept<Live>,
     // What a faulty frame said was held. A share takes nothing after its first fault, so these are
     // no more than fit one frame for each share.
     untaken: Vec<Live>,
@@ -71,7 +78,7 @@ impl Book {
                     paid: false,
                 };
                 if said.applied {
-                    self.live.insert((said.share, *order), live);
+                    self.live.insert(live);
                 } else {
                     self.untaken.push(live);
                 }
@@ -96,13 +103,13 @@ impl Book {
 
     /// All live orders.
     pub fn live(&self) -> impl Iterator<Item = &Live> {
-        self.live.values()
+        self.live.iter()
     }
 
     /// Finds legs of seats that two orders hold, and says how many.
     pub fn sold_twice(&self, findings: &mut Findings) -> u64 {
         let mut sold: Vec<(u16, u16, u8, &Live)> = Vec::new();
-        for live in self.live.values().chain(&self.untaken) {
+        for live in self.live.iter().chain(&self.untaken) {
             sold.extend(live.seats.all().iter().map(|seat| (live.run, *seat, live.from, live)));
         }
         sold.sort_unstable_by_key(|(run, seat, from, live)| (*run, *seat, *from, live.held));
@@ -135,7 +142,7 @@ impl Book {
 
     /// Finds keys with two live orders, and orders that are live on two shares.
     pub fn doubled(&self, findings: &mut Findings) -> (u64, u64) {
-        let mut all: Vec<&Live> = self.live.values().collect();
+        let mut all: Vec<&Live> = self.live.iter().collect();
         all.sort_unstable_by_key(|live| (live.id, live.held));
         let mut orders = 0;
         for two in all.windows(2).filter(|two| two[0].id == two[1].id) {

@@ -5,10 +5,10 @@
 //!
 //! - `words`, `bytes`, `ids`: small values, reading fields, hashes.
 //! - `definition`, `frame`, `entry`: what records say.
-//! - `pool`, `share`: the folds, which records count.
+//! - `kept`, `pool`, `share`: the folds, which records count.
 //! - `source`, `file`, `kafka`: where records come from.
 //! - `answers`: what buyers were told.
-//! - `audit`, `book`, `travel`, `told`, `seats`: what must hold beyond the folds.
+//! - `audit`, `book`, `travel`, `told`, `soldout`, `seats`: what must hold beyond the folds.
 //! - `report`, `verify`, `cat`: what is said of it.
 
 pub mod answers;
@@ -23,6 +23,7 @@ pub mod frame;
 pub mod ids;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod kept;
 pub mod pool;
 pub mod report;
 pub mod seats;

@@ -10,6 +10,7 @@ use foldhash::{HashMap, HashMapExt};
 use crate::bytes::{Hash, Malformed};
 use crate::entry::{self, Block, Entry, Request};
 use crate::frame::{self, Header, NotWhole};
+use crate::kept::{Index, Kept, Keyed};
 use crate::words::{OrderId, Seats, Why, legs};
 
 /// How long an order that is over stays known.
@@ -152,6 +153,8 @@ pub enum State {
 /// An order as a share knows it.
 #[derive(Clone, Debug)]
 pub struct Order {
+    /// The order.
+    pub id: OrderId,
     key: Hash,
     /// Seats held here, while it is Held or Paid.
     seats: Seats,
@@ -243,8 +246,9 @@ pub struct Share {
     frozen: bool,
     accepted: Option<u64>,
     stock: HashMap<(u16, u8), Stock>,
-    orders: HashMap<OrderId, Order>,
-    keys: HashMap<Hash, OrderId>,
+    orders: Kept<Order>,
+    // Of orders whose home this is.
+    keys: Index,
     refused: HashSet<(OrderId, u16), foldhash::fast::RandomState>,
     // Times never go back within a share, so the queue is in their order.
     over: VecDeque<(u64, OrderId)>,
@@ -266,8 +270,8 @@ impl Share {
             frozen: false,
             accepted: None,
             stock: HashMap::new(),
-            orders: HashMap::new(),
-            keys: HashMap::new(),
+            orders: Kept::default(),
+            keys: Index::default(),
             refused: HashSet::default(),
             over: VecDeque::new(),
             forgotten_seeking: Vec::new(),
@@ -308,8 +312,8 @@ impl Share {
     }
 
     /// The orders that it knows.
-    pub fn orders(&self) -> impl Iterator<Item = (OrderId, &Order)> {
-        self.orders.iter().map(|(id, order)| (*id, order))
+    pub fn orders(&self) -> impl Iterator<Item = &Order> {
+        self.orders.iter()
     }
 
     /// Reads the next record.
@@ -391,7 +395,7 @@ impl Share {
         for (place, entry) in entries.iter().enumerate() {
             let order = entry.order();
             let fresh = order.is_some_and(|order| {
-                !self.orders.contains_key(&order) && !self.forgotten_seeking.contains(&order)
+                self.orders.slot(&order).is_none() && !self.forgotten_seeking.contains(&order)
             });
             if let Err(why) = self.entry(header, entry) {
                 self.tell(offset, header, &entries[place..], witness, was_frozen);
@@ -441,10 +445,10 @@ impl Share {
                 continue;
             }
             let key = order.key;
-            self.orders.remove(&id);
-            if self.keys.get(&key) == Some(&id) {
-                self.keys.remove(&key);
+            if let Some(slot) = self.orders.slot(&id) {
+                self.keys.remove(slot, &key);
             }
+            self.orders.remove(&id);
             if state == State::Seeking {
                 self.forgotten_seeking.push(id);
             }
@@ -460,7 +464,7 @@ impl Share {
             }
             Entry::Paid { order, .. } => self.paid(*order),
             Entry::Refunded { order, .. } => {
-                require(self.orders.contains_key(order), "Refunded of an order not known")
+                require(self.orders.get(order).is_some(), "Refunded of an order not known")
             }
             Entry::Ended { order, why } => self.ended(*order, *why),
             Entry::Sent { order, attempt, to, request } => {
@@ -468,8 +472,7 @@ impl Share {
                 require(*to != self.number, "Sent to itself")?;
                 require(*attempt != 0, "Sent as attempt 0")?;
                 self.place_for(*order, request)?;
-                self.keys.insert(request.key, *order);
-                self.orders.insert(*order, known(request, *attempt, Seats::none(), State::Sent));
+                self.know(known(*order, request, *attempt, Seats::none(), State::Sent));
                 Ok(())
             }
             Entry::Placed { order, attempt, .. } => {
@@ -483,7 +486,7 @@ impl Share {
             }
             Entry::Refused { order, attempt } => {
                 require(order.home != self.number, "Refused at the order's home")?;
-                require(!self.orders.contains_key(order), "Refused of an order known here")?;
+                require(self.orders.get(order).is_none(), "Refused of an order known here")?;
                 self.refused.insert((*order, *attempt));
                 Ok(())
             }
@@ -537,7 +540,7 @@ impl Share {
         if home {
             self.place_for(id, request)?;
         } else {
-            require(!self.orders.contains_key(&id), "Held for an order known here")?;
+            require(self.orders.get(&id).is_none(), "Held for an order known here")?;
             require(!self.refused.contains(&(id, attempt)), "Held for an attempt refused here")?;
         }
         let all = seats.all();
@@ -554,17 +557,24 @@ impl Share {
         for seat in all {
             stock.change(*seat, |free| *free &= !mask);
         }
-        if home {
-            self.keys.insert(request.key, id);
-        }
-        self.orders.insert(id, known(request, attempt, seats.clone(), State::Held));
+        self.know(known(id, request, attempt, seats.clone(), State::Held));
         Ok(())
+    }
+
+    /// An order is known from here on; its key too, if this is its home.
+    fn know(&mut self, order: Order) {
+        let home = order.id.home == self.number;
+        let slot = self.orders.insert(order);
+        if home {
+            self.keys.insert(&self.orders, slot, |order| order.key);
+        }
     }
 
     /// The order is Seeking with this key, or neither it nor its key is known.
     fn place_for(&self, id: OrderId, request: &Request) -> Result<(), &'static str> {
         let Some(order) = self.orders.get(&id) else {
-            return require(!self.keys.contains_key(&request.key), "the key has an order already");
+            let taken = self.keys.find(&self.orders, &request.key, |order| order.key);
+            return require(taken.is_none(), "the key has an order already");
         };
         require(order.state == State::Seeking, "the order is known and not Seeking")?;
         require(order.key == request.key, "the order goes on under another key")
@@ -622,12 +632,21 @@ impl Share {
     }
 }
 
+impl Keyed for Order {
+    type Key = OrderId;
+
+    fn key(&self) -> OrderId {
+        self.id
+    }
+}
+
 fn require(met: bool, why: &'static str) -> Result<(), &'static str> {
     if met { Ok(()) } else { Err(why) }
 }
 
-fn known(request: &Request, attempt: u16, seats: Seats, state: State) -> Order {
+fn known(id: OrderId, request: &Request, attempt: u16, seats: Seats, state: State) -> Order {
     Order {
+        id,
         key: request.key,
         seats,
         over: 0,

@@ -198,8 +198,8 @@ fn records(report: &mut Report, tally: &Tally, audit: &Audit<'_>) {
 fn orders(report: &mut Report, shares: &[Share]) {
     let mut states: BTreeMap<String, u64> = BTreeMap::new();
     for share in shares {
-        for (id, order) in share.orders() {
-            let guest = if id.home == share.number() { "" } else { "guest." };
+        for order in share.orders() {
+            let guest = if order.id.home == share.number() { "" } else { "guest." };
             let state = match order.state {
                 State::Held => "held",
                 State::Paid => "paid",

@@ -72,7 +72,7 @@ fn the_golden_records_fold_as_the_page_says() {
     assert_eq!(shares[0].fold(0, &claim, &mut Nobody), share::Verdict::Accepted);
     assert_eq!(shares[0].fold(1, &held, &mut Nobody), share::Verdict::Accepted);
     assert_eq!(shares[0].epoch(), 1);
-    let orders: Vec<_> = shares[0].orders().map(|(id, order)| (id, order.state)).collect();
+    let orders: Vec<_> = shares[0].orders().map(|order| (order.id, order.state)).collect();
     assert_eq!(orders, [(OrderId { home: 1, epoch: 1, number: 1 }, State::Held)]);
     for (run, class, stock) in shares[0].stock() {
         assert_eq!((run, class), (0, 0));
