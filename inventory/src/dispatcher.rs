@@ -595,6 +595,11 @@ impl Dispatcher {
 
     /// Finds the dead, and evicts as many as may be at once.
     fn judge(&mut self, now: Millis, out: &mut Vec<Output>) {
+        if self.wish.is_some_and(|wish| wish.state == SaleState::Stopped) {
+            // All nodes are to go, and nothing is sold that another would have to sell.
+            self.deferred = None;
+            return;
+        }
         let mut dead: Vec<(Millis, NodeId, Option<Incarnation>)> = Vec::new();
         let mut unsure = None;
         let mut unreachable = Vec::new();
@@ -1299,6 +1304,18 @@ mod tests {
         world.restart(0);
         world.run_ms(3_000);
         assert!(world.plan.nodes.values().any(|n| *n == id(1)));
+    }
+
+    #[test]
+    fn a_fleet_that_is_stopped_goes_without_an_alarm() {
+        let mut world = World::settled(16, 3);
+        let stopped = Wish { state: SaleState::Stopped, ..wish(3) };
+        world.dispatcher.handle(world.now, Sign::Wish(stopped), &mut Vec::new());
+        world.run_ms(1_000);
+        world.sellers = 0;
+        world.pods.clear();
+        world.run_ms(10_000);
+        assert_eq!(world.events, [Reason::PolicyPosted]);
     }
 
     #[test]

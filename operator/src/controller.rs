@@ -33,7 +33,7 @@ use crate::apply::{Applied, apply, apply_record, delete_deployment, delete_job, 
 use crate::build::{Children, build, build_whole};
 use crate::dereference::{Dereferenced, dereference};
 use crate::fleet::{self, Handle, Orders, Seen, Tools};
-use crate::founding::{self, InitFailure, InitJob};
+use crate::founding::{self, InitJob};
 use crate::names::{FINALIZER, MANAGED, PAUSED, SALE, SaleKey};
 use crate::probe::Prober;
 use crate::rollout::hold_back;
@@ -234,6 +234,7 @@ impl Pass<'_> {
             outcome: Outcome::Invalid(invalid),
             deployments: &found.deployments,
             update_pending: None,
+            paused: is_paused(&sale),
             pods: &found.pods,
             fleet: seen.as_ref(),
             now: Timestamp::now(),
@@ -260,12 +261,11 @@ impl Pass<'_> {
             return self.record_ledger(sale, valid, founded, ledger).await;
         }
         let mut wait = RESYNC;
-        if let Some(init) = &init {
+        if let Some(init) = init.as_ref().filter(|_| !is_paused(&sale)) {
             wait = self.try_again(init, &mut children, found, now).await?;
         }
-        let is_paused = sale.annotations().get(PAUSED).is_some_and(|value| value == "true");
         let mut applied = Applied::untouched(found);
-        if !is_paused {
+        if !is_paused(&sale) {
             let uid = sale.uid().unwrap_or_default();
             let whole = build_whole(valid);
             applied = apply(&self.context.client, &self.key, &uid, &children, &whole).await?;
@@ -288,6 +288,7 @@ impl Pass<'_> {
             // generation wanted it.
             deployments,
             update_pending: Some(held_back || valid.image_is_older),
+            paused: is_paused(&sale),
             pods: &found.pods,
             fleet: seen.as_ref(),
             now,
@@ -346,7 +347,7 @@ impl Pass<'_> {
                 return Ok(RESYNC);
             }
             InitJob::Outdated => now,
-            InitJob::Failed { failure, at } => retry_at(failure, *at),
+            InitJob::Failed { failure, at } => failure.retry_at(*at),
         };
         children.jobs.clear();
         if now < due {
@@ -446,6 +447,7 @@ impl Pass<'_> {
             outcome: Outcome::Deleting,
             deployments: &found.deployments,
             update_pending: None,
+            paused: is_paused(&sale),
             pods: &found.pods,
             fleet: seen.as_ref(),
             now: Timestamp::now(),
@@ -537,8 +539,8 @@ fn is_stopped(sale: &TrainSale, seen: Option<&Seen>, found: &Dereferenced) -> bo
     told || found.deployments.iter().all(|d| replicas(d) == Some(0))
 }
 
-fn retry_at(failure: &InitFailure, at: Timestamp) -> Timestamp {
-    failure.retry_at(at)
+fn is_paused(sale: &TrainSale) -> bool {
+    sale.annotations().get(PAUSED).is_some_and(|value| value == "true")
 }
 
 fn wait_until(due: Timestamp, now: Timestamp) -> Duration {

@@ -69,12 +69,16 @@ impl InitFailure {
     #[must_use]
     pub fn message(&self) -> String {
         match self {
-            Self::Told(failure) if failure.differences.is_empty() => failure.message.clone(),
             Self::Told(failure) => {
+                // What the message says already is not said twice.
                 let differences = failure.differences.iter();
+                let differences = differences.filter(|d| !failure.message.contains(&d.key));
                 let lines: Vec<String> = differences
                     .map(|d| format!("{} {}: {} -> {}", d.topic, d.key, d.have, d.want))
                     .collect();
+                if lines.is_empty() {
+                    return failure.message.clone();
+                }
                 format!("{}: {}", failure.message, lines.join("; "))
             }
             Self::Silent(how) => how.clone(),

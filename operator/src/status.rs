@@ -58,6 +58,8 @@ pub struct Facts<'a> {
     /// Whether this operator would make newer pods, if it were asked; none if it was not found
     /// out this time.
     pub update_pending: Option<bool>,
+    /// Whether the user keeps the operator from writing objects.
+    pub paused: bool,
     /// The sale's pods.
     pub pods: &'a [Pod],
     /// What the fleet loop sees; none before it runs.
@@ -369,10 +371,19 @@ fn is_unreachable(facts: &Facts<'_>, seen: &Seen) -> bool {
     since.is_some_and(|since| facts.now.duration_since(since) >= UNREACHABLE)
 }
 
+/// Whether the sale is stopped, and its pods are gone or about to go.
+fn is_without_pods(facts: &Facts<'_>) -> bool {
+    let mut nodes = facts.deployments.iter().map(|d| d.spec.as_ref().and_then(|s| s.replicas));
+    facts.sale.spec.state == SpecState::Stopped && nodes.all(|n| n == Some(0))
+}
+
 fn shares_owned(facts: &Facts<'_>) -> Said {
     let Some(seen) = facts.fleet else {
         return unknown("Pending", "There are no nodes yet.");
     };
+    if is_without_pods(facts) {
+        return no("Stopped", "The sale has no pods, so nobody owns a share.");
+    }
     if is_unreachable(facts, seen) {
         return unknown("FleetUnreachable", "No node has answered the operator for 10 s.");
     }
@@ -409,8 +420,7 @@ fn selling(facts: &Facts<'_>) -> Said {
     let Some(seen) = facts.fleet else {
         return no("NotReady", "There are no nodes yet.");
     };
-    let nodes = facts.deployments.iter().map(|d| d.spec.as_ref().and_then(|s| s.replicas));
-    if facts.sale.spec.state == SpecState::Stopped && nodes.into_iter().all(|n| n == Some(0)) {
+    if is_without_pods(facts) {
         return no("Stopped", "The sale has no pods; its ledger is kept.");
     }
     if is_unreachable(facts, seen) {
@@ -457,6 +467,11 @@ fn ready(facts: &Facts<'_>, parts: &[(&str, Said)], redis: &Said) -> Said {
     }
     let generation = facts.sale.metadata.generation;
     let was = condition(facts.sale, "Ready").filter(|c| c.observed_generation == generation);
+    if facts.paused && was.is_none_or(|c| c.status != "True") {
+        let message = "The annotation stationmaster.dev/paused keeps this generation from being \
+                       brought into force.";
+        return no("Paused", message);
+    }
     // Losing Redis later loses nothing; never having met it means that its address is wrong.
     let met = facts.fleet.is_some_and(|f| f.redis != RedisSeen::Never);
     if !met && redis.status != "True" && was.is_none_or(|c| c.status != "True") {
@@ -665,6 +680,7 @@ mod tests {
                 outcome: Outcome::Applied,
                 deployments: &deployments(&valid, self.ready),
                 update_pending: Some(false),
+                paused: false,
                 pods: &[ready_pod()],
                 fleet: self.seen.as_ref(),
                 now: now(),
@@ -685,6 +701,7 @@ mod tests {
                 outcome: Outcome::Applied,
                 deployments: &deployments(&valid, 9),
                 update_pending: None,
+                paused: false,
                 pods: &[leaving.clone()],
                 fleet: Some(seen),
                 now: now(),
@@ -750,6 +767,50 @@ mod tests {
     }
 
     #[test]
+    fn a_paused_sale_is_as_ready_as_it_was() {
+        let case = good();
+        let valid = validate(&case.sale, &Dereferenced::default(), &config()).unwrap();
+        let paused = |sale: &TrainSale| {
+            let status = status(&Facts {
+                sale,
+                valid: Some(&valid),
+                outcome: Outcome::Applied,
+                deployments: &deployments(&valid, 9),
+                update_pending: None,
+                paused: true,
+                pods: &[ready_pod()],
+                fleet: case.seen.as_ref(),
+                now: now(),
+            });
+            said(&status, "Ready").1.to_owned()
+        };
+        let mut before = case.sale.clone();
+        before.status = Some(case.status());
+        assert_eq!(paused(&before), "Ready");
+        assert_eq!(paused(&case.sale), "Paused");
+    }
+
+    #[test]
+    fn a_stopped_sale_says_so() {
+        let mut case = good();
+        case.sale.spec.state = SpecState::Stopped;
+        let valid = validate(&case.sale, &Dereferenced::default(), &config()).unwrap();
+        let status = status(&Facts {
+            sale: &case.sale,
+            valid: Some(&valid),
+            outcome: Outcome::Applied,
+            deployments: &build(&valid, true).deployments,
+            update_pending: None,
+            paused: false,
+            pods: &[],
+            fleet: case.seen.as_ref(),
+            now: now(),
+        });
+        assert_eq!(said(&status, "Selling"), ("False", "Stopped"));
+        assert_eq!(said(&status, "SharesOwned"), ("False", "Stopped"));
+    }
+
+    #[test]
     fn a_run_that_was_removed_is_refused_by_the_ledger_s_word() {
         let mut case = good();
         let finding = crds::checks::Finding::new("spec.runs", "G1 2027-02-01 cannot be removed");
@@ -786,6 +847,7 @@ mod tests {
                 outcome: Outcome::Applied,
                 deployments: &deployments(&valid, case.ready),
                 update_pending: Some(false),
+                paused: false,
                 pods: &[ready_pod()],
                 fleet: case.seen.as_ref(),
                 now: now() + SignedDuration::from_secs(60),
@@ -837,6 +899,7 @@ mod tests {
                 outcome: Outcome::Founding(init),
                 deployments: &[],
                 update_pending: Some(false),
+                paused: false,
                 pods: &[],
                 fleet: None,
                 now: now(),
