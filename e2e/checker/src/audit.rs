@@ -204,12 +204,12 @@ impl Witness for Audit<'_> {
                 if said.fresh && order.home == said.share {
                     self.id(said, at, *order);
                 }
+                self.request(at, *order, request);
                 if matches!(said.entry, Entry::Held { .. }) {
                     self.book.hear(said);
                     if let Some(live) = self.book.get(said.share, *order) {
                         self.history.changed(live, said.header.now, false);
                     }
-                    self.request(at, *order, request);
                 }
             }
             Entry::Ended { why, .. } => self.ended(said, at, *why),

@@ -1,7 +1,7 @@
 //! What is on sale: reads a definition, says whether it is in the page's ranges, and what follows
 //! from it: blocks, names of seats, fares, homes, the initial split.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 
 use crate::bytes::{Cursor, Hash, Malformed};
@@ -270,12 +270,10 @@ impl Definition {
         Some((run, self.timetables.get(usize::from(run.timetable))?))
     }
 
-    /// A run's index by its `train/date`.
+    /// The runs by their `train/date`.
     #[must_use]
-    pub fn find(&self, name: &str) -> Option<u16> {
-        let (train, date) = name.rsplit_once('/')?;
-        let at = self.runs.iter().position(|run| run.train == train && run.date == date)?;
-        u16::try_from(at).ok()
+    pub fn by_name(&self) -> HashMap<String, u16> {
+        (0..=u16::MAX).zip(&self.runs).map(|(run, _)| (self.run_name(run), run)).collect()
     }
 
     /// A run as `train/date`; a number where the definition has no such run.

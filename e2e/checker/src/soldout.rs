@@ -19,6 +19,9 @@ const SKEW_MS: u64 = 1_000;
 /// A run, a class and a journey.
 type Wish = (u16, u8, u8, u8);
 
+/// Indexes of runs by their names.
+type Runs = std::collections::HashMap<String, u16>;
+
 /// Times from which and up to which something was free.
 type Spans = Vec<(u64, u64)>;
 
@@ -43,8 +46,10 @@ impl History {
     /// Watches the runs and classes of these answers.
     #[must_use]
     pub fn new(told: &[Told], founding: &Founding) -> Self {
+        let runs = founding.definition.by_name();
         let wishes = told.iter().filter(|told| is_sold_out(told));
-        let watched = wishes.filter_map(|told| wish(told, founding)).map(|w| (w.0, w.1)).collect();
+        let wishes = wishes.filter_map(|told| wish(told, founding, &runs));
+        let watched = wishes.map(|wish| (wish.0, wish.1)).collect();
         Self { watched, ..Self::default() }
     }
 
@@ -172,8 +177,9 @@ pub fn judge(
 ) -> u64 {
     let mut known: HashMap<(Wish, usize), Spans> = HashMap::default();
     let mut wrong = 0;
+    let runs = founding.definition.by_name();
     for told in told.iter().filter(|told| is_sold_out(told)) {
-        let Some(wish) = wish(told, founding) else { continue };
+        let Some(wish) = wish(told, founding, &runs) else { continue };
         let party = usize::from(told.answer.party.unwrap_or(1).max(1));
         let at = told.answer.at;
         let spans =
@@ -205,9 +211,9 @@ pub fn is_sold_out(told: &Told) -> bool {
     told.answer.problem.as_deref() == Some("sold-out")
 }
 
-fn wish(told: &Told, founding: &Founding) -> Option<Wish> {
+fn wish(told: &Told, founding: &Founding, runs: &Runs) -> Option<Wish> {
     let answer = &told.answer;
-    let run = founding.definition.find(answer.run.as_deref()?)?;
+    let run = *runs.get(answer.run.as_deref()?)?;
     let (_, table) = founding.definition.run(run)?;
     let class = table.class(answer.class.as_deref()?)?;
     let from = table.stop(answer.from.as_deref()?)?;

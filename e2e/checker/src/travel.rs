@@ -209,7 +209,8 @@ impl Attempt {
     }
 }
 
-/// Whether a Held is what home asked for. The price in a Sent means nothing.
+/// Whether a Held is what home asked for. Either price is looked at by itself: fares may have
+/// changed in between.
 fn same(sent: &Request, held: &Request) -> bool {
     Request { price: held.price, ..*sent } == *held
 }
