@@ -187,7 +187,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_keeps_what_a_map_keeps(steps in prop::collection::vec(any::<(bool, u8, u16)>(), 0..200)) {
+        fn it_keeps_what_a_map_keeps(
+            steps in prop::collection::vec(any::<(bool, u8, u16)>(), 0..200),
+        ) {
             let mut map = HashMap::new();
             let mut kept = Kept::default();
             for (adds, key, value) in steps {
@@ -209,7 +211,9 @@ mod tests {
         }
 
         #[test]
-        fn a_second_index_finds_what_was_added_to_it(keys in prop::collection::btree_set(any::<u8>(), 0..99)) {
+        fn a_second_index_finds_what_was_added_to_it(
+            keys in prop::collection::btree_set(any::<u8>(), 0..99),
+        ) {
             let mut kept = Kept::default();
             let mut index = Index::default();
             let of = |value: &Value| value.1;
