@@ -34,7 +34,7 @@ use crate::build::{Children, build, build_whole};
 use crate::dereference::{Dereferenced, dereference};
 use crate::fleet::{self, Handle, Orders, Seen, Tools};
 use crate::founding::{self, InitJob};
-use crate::names::{FINALIZER, MANAGED, PAUSED, SALE, SaleKey};
+use crate::names::{CONTROL_PORT, FINALIZER, MANAGED, PAUSED, SALE, SaleKey};
 use crate::probe::Prober;
 use crate::rollout::hold_back;
 use crate::status::{self, Facts, Outcome, UNREACHABLE};
@@ -411,12 +411,18 @@ impl Pass<'_> {
         fleets.get(&self.key).and_then(Handle::seen)
     }
 
+    async fn forget_fleet(&self) {
+        let mut fleets = self.context.fleets.lock().await;
+        fleets.remove(&self.key);
+        self.context.metrics.fleets.set(i64::try_from(fleets.len()).unwrap_or(i64::MAX));
+    }
+
     fn tools(&self, sale: &TrainSale) -> Tools {
         let context = self.context;
         Tools {
             pods: context.pods.clone(),
             api: Api::namespaced(context.client.clone(), &self.key.namespace),
-            prober: Prober::new(Arc::clone(&context.key), self.key.to_string()),
+            prober: Prober::new(Arc::clone(&context.key), self.key.to_string(), CONTROL_PORT),
             recorder: context.recorder.clone(),
             reference: sale.object_ref(&()),
             wake: context.wake.clone(),
@@ -472,7 +478,7 @@ impl Pass<'_> {
         if !found.pods.is_empty() && waited < GONE_PATIENCE {
             return Ok(Action::requeue(SOON));
         }
-        self.context.fleets.lock().await.remove(&self.key);
+        self.forget_fleet().await;
         self.set_finalizers(&sale, &[]).await?;
         tracing::info!(sale = %self.key, "the sale is let go; its ledger is kept");
         Ok(Action::await_change())
@@ -501,7 +507,12 @@ impl Pass<'_> {
             "apiVersion": TrainSale::api_version(&()), "kind": TrainSale::kind(&()),
             "metadata": {"name": self.key.name, "uid": sale.uid()}, "status": next,
         });
-        let patched = api.patch_status(&self.key.name, &params(), &Patch::Apply(&patch)).await?;
+        let patched = api.patch_status(&self.key.name, &params(), &Patch::Apply(&patch)).await;
+        let patched = match patched {
+            // It has gone since it was looked at, and so has what there was to say.
+            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+            other => other?,
+        };
         self.tell(sale, &next).await;
         sale.metadata.resource_version = patched.metadata.resource_version;
         sale.status = Some(next);

@@ -206,6 +206,7 @@ struct Watched {
     ip: Option<String>,
     uid: String,
     pool: Option<String>,
+    leaving: bool,
     busy: bool,
     asked: Option<Millis>,
     report: Option<Report>,
@@ -339,6 +340,7 @@ impl Fleet {
                 ip: None,
                 uid: String::new(),
                 pool,
+                leaving: false,
                 busy: false,
                 asked: None,
                 report: None,
@@ -347,6 +349,7 @@ impl Fleet {
             let watched = self.nodes.entry(node).or_insert_with(new);
             (watched.ip, watched.uid) = (ip, uid);
             let leaving = pod.metadata.deletion_timestamp.is_some();
+            watched.leaving = leaving;
             self.sign(Sign::PodSeen { node, sells, leaving });
         }
         for node in gone {
@@ -418,7 +421,8 @@ impl Fleet {
             Ok(heard) => heard,
             Err(error) => {
                 let quiet = watched.logged.is_some_and(|at| now.since(at) < LOG_MS);
-                if !quiet && watched.report.is_some() {
+                // One that starts does not answer yet, and one that leaves will no more.
+                if !quiet && !watched.leaving && watched.report.is_some() {
                     watched.logged = Some(now);
                     tracing::warn!(sale = %self.key, %node, %error, "a probe failed");
                 }

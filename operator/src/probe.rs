@@ -16,8 +16,6 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use inventory::words::Millis;
 use serde::de::DeserializeOwned;
 
-use crate::names::CONTROL_PORT;
-
 /// A node answers a report from memory, in under a millisecond: who needs this long is as good
 /// as silent, and three such probes fit into the time after which it is held to be dead.
 const REPORT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -57,12 +55,13 @@ pub struct Prober {
     http: Client<HttpConnector, Full<Bytes>>,
     key: Arc<OperatorKey>,
     sale: String,
+    port: u16,
 }
 
 impl Prober {
-    /// For the nodes of `sale`, which is `namespace/name`.
+    /// For the nodes of `sale`, which is `namespace/name`, at their control `port`.
     #[must_use]
-    pub fn new(key: Arc<OperatorKey>, sale: String) -> Self {
+    pub fn new(key: Arc<OperatorKey>, sale: String, port: u16) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(REPORT_TIMEOUT));
@@ -71,7 +70,7 @@ impl Prober {
             .pool_idle_timeout(Duration::from_secs(5))
             .pool_max_idle_per_host(2)
             .build(connector);
-        Self { http, key, sale }
+        Self { http, key, sale, port }
     }
 
     /// How a node does.
@@ -138,7 +137,7 @@ impl Prober {
         let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
         let request = Request::builder()
             .method(method)
-            .uri(format!("http://{host}:{CONTROL_PORT}{path}"))
+            .uri(format!("http://{host}:{}{path}", self.port))
             .header(HEADER, signature)
             .header("content-type", "application/json")
             .body(Full::new(body))
@@ -162,4 +161,114 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[must_use]
 pub fn time_of_day() -> Millis {
     Millis(u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use control::posting::{Amend, Record};
+    use hyper::Response;
+    use hyper::body::Incoming;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const SALE: &str = "tickets/demo";
+
+    fn key() -> Arc<OperatorKey> {
+        Arc::new(OperatorKey::from_seed(&[7; 32]))
+    }
+
+    fn prober(port: u16) -> Prober {
+        Prober::new(key(), SALE.to_owned(), port)
+    }
+
+    /// A node that believes what the operator has signed for the node `a`, and answers with
+    /// what it was told.
+    async fn node() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let http = hyper::server::conn::http1::Builder::new();
+                tokio::spawn(http.serve_connection(TokioIo::new(stream), service_fn(answer)));
+            }
+        });
+        port
+    }
+
+    async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let signed = Signed {
+            method: head.method.as_str(),
+            path: head.uri.path(),
+            body: &body,
+            sale: SALE,
+            node: "a",
+        };
+        let header = head.headers.get(HEADER).and_then(|value| value.to_str().ok());
+        let believed = key().public().verify(time_of_day(), header, &signed);
+        let mut response = Response::new(match (&believed, head.uri.path()) {
+            (Ok(()), PLAN_PATH) => Full::new(r#"{"offset":7}"#.into()),
+            (Ok(()), _) => Full::new("{}".into()),
+            (Err(why), _) => Full::new(why.to_string().into()),
+        });
+        if believed.is_err() {
+            *response.status_mut() = StatusCode::UNAUTHORIZED;
+        }
+        Ok(response)
+    }
+
+    fn posting() -> Posting {
+        let definition = crds::definition::found(&crate::validate::tests::minimal()).unwrap();
+        let amend = Amend { version: 2, definition: definition.into() };
+        let (operator, reason) = ("o".to_owned(), "r".to_owned());
+        Posting { operator, reason, record: Record::Amend(amend) }
+    }
+
+    #[tokio::test]
+    async fn a_node_believes_what_the_operator_posts_and_tells_where_it_is() {
+        let prober = prober(node().await);
+        let posted = prober.post("a", "127.0.0.1", &posting()).await.unwrap();
+        assert_eq!(posted.offset, Some(7));
+    }
+
+    #[tokio::test]
+    async fn what_is_meant_for_another_node_is_refused_and_says_why() {
+        let prober = prober(node().await);
+        let refused = prober.report("b", "127.0.0.1").await;
+        let Err(ProbeError::Refused { status, why }) = refused else { panic!("{refused:?}") };
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+        assert!(why.contains("not the operator's"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_no_report_is_no_sign_of_life() {
+        let prober = prober(node().await);
+        let answer = prober.report("a", "127.0.0.1").await;
+        assert!(matches!(answer, Err(ProbeError::Unreadable(_))), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn a_node_that_hangs_costs_half_a_second_and_no_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let prober = prober(listener.local_addr().unwrap().port());
+        let asked = std::time::Instant::now();
+        let answer = prober.report("a", "127.0.0.1").await;
+        assert!(matches!(answer, Err(ProbeError::Timeout(_))), "{answer:?}");
+        assert!(asked.elapsed() >= REPORT_TIMEOUT);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_gone_is_known_to_be_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let answer = prober(port).report("a", "127.0.0.1").await;
+        assert!(matches!(answer, Err(ProbeError::Connection(_))), "{answer:?}");
+    }
 }
