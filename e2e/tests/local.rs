@@ -176,6 +176,12 @@ fn every_bad_request_hears_what_is_wrong_and_harms_nothing() {
         assert_eq!(problem(answer), (status, kind.to_owned()));
     };
     let ask = |method: &str, path: &str| Ask::new(fleet.port, method, path);
+    // A fleet that just started says nothing from memory before it has heard the board.
+    until("a settled board", Duration::from_secs(5), "GET /v1/orders/1-1-999", || {
+        let (status, _) = ask("GET", "/v1/orders/1-1-999").buyer("a").answer();
+        Ok((status == 404).then_some(()))
+    })
+    .expect("it settles");
     expect(place("a", "1", "{"), 400, "malformed");
     expect(place("a", "1", r#"{"run": 7}"#), 422, "invalid");
     expect(place("a", "1", &good.replace("run", "runs")), 422, "invalid");

@@ -410,8 +410,8 @@ fn sample(sale: &TrainSale) -> [String; 4] {
     };
     [
         run.map(|r| format!("{}/{}", r.train, r.date)).unwrap_or_default(),
-        stop(|stops| stops.first()),
-        stop(|stops| stops.last()),
+        stop(<[_]>::first),
+        stop(<[_]>::last),
         timetable.and_then(|t| t.classes.last()).map(|c| c.name.clone()).unwrap_or_default(),
     ]
 }
