@@ -127,7 +127,7 @@ struct Shopper {
 /// Buys until the crowd's time is over.
 pub(crate) async fn shop(crowd: Rc<Crowd>, index: u32) {
     let seed = crowd.arguments.seed;
-    let mut dice = Dice::new(seed << 20 | u64::from(index) + 1);
+    let mut dice = Dice::new((seed << 20) | (u64::from(index) + 1));
     let line = Line::new(&crowd.arguments.targets, index as usize);
     let mut shopper = Shopper { crowd, line, buyer: String::new() };
     let mut number = 0_u64;
