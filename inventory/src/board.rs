@@ -1,7 +1,7 @@
 //! The board: what owners tell of themselves, and what follows from having heard it.
 //!
 //! Beats are hearsay with a date. They decide three things, each in a function here: whether an
-//! owner may answer from memory ([`Board::lease`]), who is silent ([`Board::silent_ms`]), and
+//! owner may answer from memory ([`Board::has_lease`]), who is silent ([`Board::share_silent_ms`]), and
 //! whether "sold out" is proven ([`Board::search`]). Losing the board loses no order.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -439,15 +439,6 @@ impl Board {
     #[must_use]
     pub fn is_listening(&self, mono: Millis) -> bool {
         !self.lapsed(mono)
-    }
-
-    /// How long nothing was heard of a node while own beats came back, in milliseconds.
-    /// None while they do not come back.
-    #[must_use]
-    pub fn silent_ms(&self, mono: Millis, node: NodeId) -> Option<u64> {
-        let since = self.listening.filter(|_| !self.lapsed(mono))?;
-        let heard = self.nodes.get(&node).map_or(since, |n| n.heard.max(since));
-        Some(mono.since(heard))
     }
 
     /// How long ago a node's last beat was read, in milliseconds, whether or not own beats come

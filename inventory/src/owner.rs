@@ -1271,12 +1271,6 @@ impl Owner {
         &self.state
     }
 
-    /// Whether nothing waits: no frame in flight, no caller.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.flights.is_empty() && self.draft.is_empty() && self.parked.is_empty()
-    }
-
     /// Whether records of the partition are still to be read back.
     #[must_use]
     pub fn is_reading(&self) -> bool {

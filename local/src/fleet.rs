@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use control::posting::{Posting, Record};
-use control::report::{InForce, Report, ShareState};
+use control::report::{InForce, Report};
 use control::signature::{HEADER, OperatorKey, Request as Signed};
 use control::{PLAN_PATH, REPORT_PATH, STATE_PATH};
 use crds::sale::{SaleState, TrainSale};
@@ -24,7 +24,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use inventory::dispatcher::{self, Dispatcher, Output, Sign, Wish};
 use inventory::entry::{self, Limits};
-use inventory::words::{BadName, Epoch, Incarnation, Millis, NodeId, ShareId};
+use inventory::words::{Incarnation, Millis, NodeId};
 use ledger::file::{FileLedger, FileLog};
 use ledger::memory::{MemoryLedger, MemoryLog};
 use node::{Identity, Ledgers, Role, Setup};
@@ -285,7 +285,7 @@ impl Fleet {
                         {
                             versions = latest;
                         }
-                        if let Ok(said) = said(&report) {
+                        if let Ok(said) = dispatcher::Report::try_from(&report) {
                             self.sign(Sign::Answered(Box::new(said)));
                         }
                         self.reports.borrow_mut().insert(node, report);
@@ -439,35 +439,4 @@ fn wish(sale: &TrainSale, sellers: usize) -> Wish {
             low_water_seats: spec.stock.low_water_seats.into(),
         },
     }
-}
-
-/// A report in the dispatcher's words.
-fn said(report: &Report) -> Result<dispatcher::Report, BadName> {
-    let holding = |s: &control::report::Share| dispatcher::Holding {
-        share: ShareId(s.share),
-        epoch: Epoch(s.epoch),
-        recovering: s.state == ShareState::Recovering,
-    };
-    let peer = |p: &control::report::Peer| {
-        Ok(dispatcher::Peer {
-            node: p.node.parse()?,
-            incarnation: Incarnation(p.incarnation),
-            silent_ms: p.board_silent_ms,
-            owns: p.shares.iter().map(|(s, e)| (ShareId(*s), Epoch(*e))).collect(),
-        })
-    };
-    Ok(dispatcher::Report {
-        node: report.node.parse()?,
-        incarnation: Incarnation(report.incarnation),
-        sells: report.role == Role::Sell,
-        weight: report.weight,
-        state: match report.state {
-            control::report::NodeState::Starting => dispatcher::NodeState::Starting,
-            control::report::NodeState::Ready => dispatcher::NodeState::Ready,
-            control::report::NodeState::Draining => dispatcher::NodeState::Draining,
-        },
-        owns: report.shares.iter().map(holding).collect(),
-        peers: report.peers.iter().map(peer).collect::<Result<_, BadName>>()?,
-        board_ok: report.own_board_ok,
-    })
 }

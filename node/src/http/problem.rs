@@ -45,12 +45,6 @@ impl Problem {
         self
     }
 
-    /// Its last word in `type`.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        self.kind
-    }
-
     /// The request says something that cannot be.
     pub fn invalid(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "The request cannot be met", detail)
