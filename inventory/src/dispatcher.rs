@@ -2,10 +2,10 @@
 //! no I/O, so that the operator, local mode and the simulator drive one machine.
 //!
 //! A node is dead when two witnesses agree who cannot be wrong for the same reason: its own
-//! control port has not answered for [`DEAD_MS`], and a node that hears the board well has not
-//! heard it there for as long. "Pod not ready" is no sign: it is 50 s late, and true of a node
-//! that only drains. Who hears nobody at all cannot tell death from trouble with Kafka, so then
-//! nothing is decided, and that is said.
+//! control port has not answered for [`DEAD_MS`] (or was refused for [`ENDED_MS`]: no process is
+//! there), and a node that hears the board well has not heard it there for as long. "Pod not
+//! ready" is no sign: it is 50 s late, and true of a node that only drains. Who hears nobody at
+//! all cannot tell death from trouble with Kafka, so then nothing is decided, and that is said.
 //!
 //! Nothing here is needed for a sale to be correct: a wrong verdict costs an owner its share,
 //! and its buyers a retry. What must not happen is a fleet that evicts itself.
@@ -21,6 +21,12 @@ use crate::words::{Epoch, Incarnation, Millis, NodeId, ShareId};
 /// every 250 ms, so this is six of either in a row; with a post, a claim and a fold after it,
 /// seats sell again within 3 s.
 pub const DEAD_MS: u64 = 1_500;
+
+/// How long both witnesses must miss a node whose machine says that nothing listens on its
+/// control port: a process that is paused, slow or cut off does not give that answer, so it has
+/// ended. Three probes and two beats in a row, so that a port that was closed and opened again,
+/// or a beat that is late, ends nobody.
+pub const ENDED_MS: u64 = 500;
 
 /// How long a node that is heard on the board must not have answered before that is told: most
 /// of those that do not answer are dead, and their last beats are only on their way.
@@ -64,6 +70,8 @@ pub enum Sign {
         node: NodeId,
         /// When it was asked.
         asked: Millis,
+        /// Whether its machine said that nothing listens there.
+        refused: bool,
     },
     /// There is a pod of this name.
     PodSeen {
@@ -243,6 +251,15 @@ enum Pod {
     Gone { since: Millis },
 }
 
+/// Probes that have failed without a break.
+#[derive(Debug, Clone, Copy)]
+struct Failing {
+    since: Millis,
+    times: u32,
+    /// Since when all of them were refused.
+    refused: Option<Millis>,
+}
+
 /// What is known of a node.
 #[derive(Debug)]
 struct Node {
@@ -252,8 +269,7 @@ struct Node {
     heard: Option<(Millis, Report)>,
     /// Since when every report has said that it hears the board well.
     hears_since: Option<Millis>,
-    /// Since when probes have failed without a break, and how many.
-    failing: Option<(Millis, u32)>,
+    failing: Option<Failing>,
     /// Since when it has been known without being ready.
     unready: Option<Millis>,
     /// The process that is held to be dead. Another process of that name is not.
@@ -287,10 +303,26 @@ impl Node {
         fresh && self.failing.is_none() && self.evicted.is_none()
     }
 
+    fn unanswered(&mut self, asked: Millis, refused: bool) {
+        let first = Failing { since: asked, times: 0, refused: Some(asked) };
+        let failing = self.failing.get_or_insert(first);
+        failing.since = failing.since.min(asked);
+        failing.times += 1;
+        failing.refused = refused.then(|| failing.refused.unwrap_or(asked));
+    }
+
+    /// How long both witnesses must miss it.
+    fn patience_ms(&self, now: Millis) -> u64 {
+        let refused = self.failing.and_then(|f| f.refused);
+        let ended = refused.is_some_and(|since| now.since(since) >= ENDED_MS);
+        if ended { ENDED_MS } else { DEAD_MS }
+    }
+
     fn misses_probes(&self, now: Millis) -> bool {
+        let patience_ms = self.patience_ms(now);
         match (self.pod, self.failing) {
             (Pod::Gone { since }, _) => now.since(since) >= DEAD_MS,
-            (_, Some((since, times))) => times >= FAILED_PROBES_MIN && now.since(since) >= DEAD_MS,
+            (_, Some(f)) => f.times >= FAILED_PROBES_MIN && now.since(f.since) >= patience_ms,
             _ => false,
         }
     }
@@ -373,10 +405,9 @@ impl Dispatcher {
     pub fn handle(&mut self, now: Millis, sign: Sign, out: &mut Vec<Output>) {
         match sign {
             Sign::Answered(report) => self.answered(now, *report),
-            Sign::Unanswered { node, asked } => {
+            Sign::Unanswered { node, asked, refused } => {
                 if let Some(node) = self.nodes.get_mut(&node) {
-                    let (since, times) = node.failing.unwrap_or((asked, 0));
-                    node.failing = Some((since.min(asked), times + 1));
+                    node.unanswered(asked, refused);
                 }
             }
             Sign::PodSeen { node, sells, leaving } => {
@@ -608,18 +639,20 @@ impl Dispatcher {
                 continue;
             }
             let since = match (node.pod, node.failing) {
-                (_, Some((since, _))) | (Pod::Gone { since }, None) => since,
+                (_, Some(Failing { since, .. })) | (Pod::Gone { since }, None) => since,
                 _ => now,
             };
             let no_verdict = self.why_no_verdict(now);
             match self.silence(now, *name) {
                 _ if no_verdict.is_some() => unsure = no_verdict,
-                Some((0..DEAD_MS, Some(_))) if now.since(since) >= UNREACHABLE_MS => {
+                Some((silent_ms, process)) if silent_ms >= node.patience_ms(now) => {
+                    dead.push((since, *name, process));
+                }
+                Some((_, Some(_))) if now.since(since) >= UNREACHABLE_MS => {
                     unreachable.push(*name);
                 }
-                Some((DEAD_MS.., process)) => dead.push((since, *name, process)),
                 // It beats, or those who listen have not done so for long enough.
-                Some((0..DEAD_MS, _)) | None => (),
+                Some(_) | None => (),
             }
         }
         self.say_deferred(unsure, out);
@@ -681,8 +714,8 @@ impl Dispatcher {
             let last = node.report().map(|r| r.incarnation).or(claimant);
             node.evicted = process.or(last);
             let message = format!(
-                "Node {name} has not answered for {DEAD_MS} ms and is silent on the board; its \
-                 {shares} shares move and its pod is deleted."
+                "Node {name} does not answer and is silent on the board; its {shares} shares move \
+                 and its pod is deleted."
             );
             out.push(Output::Event { reason: Reason::NodeEvicted, message });
         }
@@ -879,6 +912,8 @@ mod tests {
         runs: bool,
         leaving: bool,
         reached: bool,
+        /// Something on the way refuses connections for it.
+        rejected: bool,
         hears_kafka: bool,
         owns: BTreeMap<ShareId, Epoch>,
         last_beat: Option<Millis>,
@@ -963,6 +998,7 @@ mod tests {
                 runs: true,
                 leaving: false,
                 reached: true,
+                rejected: false,
                 hears_kafka: true,
                 owns: BTreeMap::new(),
                 last_beat: None,
@@ -1095,7 +1131,7 @@ mod tests {
                     pod.answered = Some(now);
                     Sign::Answered(Box::new(report(now, node, pod)))
                 } else {
-                    Sign::Unanswered { node, asked: now }
+                    Sign::Unanswered { node, asked: now, refused: pod.reached || pod.rejected }
                 };
                 self.dispatcher.handle(now, sign, &mut Vec::new());
             }
@@ -1197,7 +1233,7 @@ mod tests {
         while world.dispatcher.view(world.now).owned < 16 {
             world.step();
         }
-        assert!(world.now.since(killed) <= 2_500, "{} ms", world.now.since(killed));
+        assert!(world.now.since(killed) <= 1_300, "{} ms", world.now.since(killed));
         assert_eq!(world.deleted, [id(1)]);
         assert_eq!(world.events[0], Reason::NodeEvicted);
     }
@@ -1220,6 +1256,25 @@ mod tests {
         world.run_ms(10_000);
         assert_eq!(world.events, [Reason::NodeUnreachable]);
         assert_eq!(world.posts, 0);
+    }
+
+    #[test]
+    fn a_node_that_beats_but_whose_probes_are_refused_keeps_its_shares() {
+        let mut world = World::settled(16, 3);
+        (world.pod(0).reached, world.pod(0).rejected) = (false, true);
+        world.run_ms(10_000);
+        assert_eq!(world.events, [Reason::NodeUnreachable]);
+        assert_eq!(world.posts, 0);
+    }
+
+    #[test]
+    fn a_node_that_is_cut_off_is_given_the_longer_time() {
+        let mut world = World::settled(16, 3);
+        (world.pod(0).reached, world.pod(0).hears_kafka) = (false, false);
+        world.run_ms(1_300);
+        assert!(world.events.is_empty(), "{:?}", world.events);
+        world.run_ms(1_200);
+        assert_eq!(world.events[0], Reason::NodeEvicted);
     }
 
     #[test]
@@ -1430,11 +1485,15 @@ mod tests {
                         world.pods.iter().map(|(n, p)| (*n, p.answered)).collect();
                     let beats: BTreeMap<NodeId, Option<Millis>> =
                         world.pods.iter().map(|(n, p)| (*n, p.last_beat)).collect();
+                    let refuses = |p: &Pod| !p.runs && (p.reached || p.rejected);
+                    let ended: BTreeSet<NodeId> =
+                        world.pods.iter().filter(|(_, p)| refuses(p)).map(|(n, _)| *n).collect();
                     world.step();
-                    let long_ago = |at: Option<Millis>| {
-                        at.is_none_or(|at| world.now.since(at) >= DEAD_MS)
-                    };
                     for node in &world.evicted {
+                        let least = if ended.contains(node) { ENDED_MS } else { DEAD_MS };
+                        let long_ago = |at: Option<Millis>| {
+                            at.is_none_or(|at| world.now.since(at) >= least)
+                        };
                         let answered = answered.get(node).copied().flatten();
                         prop_assert!(long_ago(answered), "{node} answered");
                         let beat = beats.get(node).copied().flatten();

@@ -256,17 +256,14 @@ impl Fleet {
         self.sign(Sign::Wish(self.wish));
         loop {
             probe.tick().await;
-            let nodes: Vec<(NodeId, Option<SocketAddr>)> = {
+            let nodes: Vec<(NodeId, SocketAddr, bool)> = {
                 let slots = self.slots.borrow();
-                slots.iter().map(|s| (s.node, s.thread.as_ref().map(|t| t.control))).collect()
+                let started = slots.iter().filter_map(|s| Some((s.node, s.thread.as_ref()?)));
+                started.map(|(n, t)| (n, t.control, t.handle.is_finished())).collect()
             };
             let mut ready = None;
-            for (node, control) in nodes {
-                let running = control.is_some();
-                if running {
-                    self.sign(Sign::PodSeen { node, sells: true, leaving: false });
-                }
-                let Some(control) = control else { continue };
+            for (node, control, ended) in nodes {
+                self.sign(Sign::PodSeen { node, sells: true, leaving: false });
                 let asked = now();
                 let report = self.ask::<Report>(node, control, REPORT_PATH).await;
                 match report {
@@ -292,7 +289,7 @@ impl Fleet {
                     }
                     None => {
                         self.reports.borrow_mut().remove(&node);
-                        self.sign(Sign::Unanswered { node, asked });
+                        self.sign(Sign::Unanswered { node, asked, refused: ended });
                     }
                 }
             }

@@ -426,7 +426,8 @@ impl Fleet {
                     watched.logged = Some(now);
                     tracing::warn!(sale = %self.key, %node, %error, "a probe failed");
                 }
-                return self.sign(Sign::Unanswered { node, asked });
+                let refused = matches!(error, ProbeError::Closed);
+                return self.sign(Sign::Unanswered { node, asked, refused });
             }
         };
         let ip = watched.ip.clone();

@@ -33,6 +33,9 @@ pub enum ProbeError {
     /// It did not answer in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+    /// Its machine says that nothing listens there: the process has ended.
+    #[error("nothing listens on its control port")]
+    Closed,
     /// It could not be reached, or the connection broke.
     #[error("{0}")]
     Connection(String),
@@ -131,7 +134,9 @@ impl Prober {
         path: &'static str,
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), ProbeError> {
-        let broken = |e: &dyn std::error::Error| ProbeError::Connection(chain(e));
+        let broken = |e: &(dyn std::error::Error + 'static)| {
+            if is_closed(e) { ProbeError::Closed } else { ProbeError::Connection(chain(e)) }
+        };
         let signed = Signed { method: method.as_str(), path, body: &body, sale: &self.sale, node };
         let signature = self.key.sign(time_of_day(), &signed);
         let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
@@ -148,6 +153,13 @@ impl Prober {
         let body = body.map_err(|e| broken(e.as_ref()))?.to_bytes();
         Ok((status, body))
     }
+}
+
+/// Whether the connection was refused by the other machine's kernel.
+fn is_closed(error: &(dyn std::error::Error + 'static)) -> bool {
+    let refused = |e: &std::io::Error| e.kind() == std::io::ErrorKind::ConnectionRefused;
+    let mut causes = std::iter::successors(Some(error), |e| e.source());
+    causes.any(|e| e.downcast_ref().is_some_and(refused))
 }
 
 /// An error with its causes: the outermost alone says that "a client error" happened.
@@ -269,6 +281,19 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         drop(listener);
         let answer = prober(port).report("a", "127.0.0.1").await;
+        assert!(matches!(answer, Err(ProbeError::Closed)), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_is_no_proof_that_a_node_is_gone() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let prober = prober(listener.local_addr().unwrap().port());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                drop(stream)
+            }
+        });
+        let answer = prober.report("a", "127.0.0.1").await;
         assert!(matches!(answer, Err(ProbeError::Connection(_))), "{answer:?}");
     }
 }
