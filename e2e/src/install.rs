@@ -230,7 +230,7 @@ pub fn client_tools() -> Result<(PathBuf, PathBuf)> {
 }
 
 // A program that shows that a package is there, however it came; then the package.
-const PACKAGES: [(&str, &str); 13] = [
+const PACKAGES: [(&str, &str); 14] = [
     ("containerd", "containerd"),
     ("runc", "runc"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
@@ -242,6 +242,7 @@ const PACKAGES: [(&str, &str); 13] = [
     ("openssl", "openssl"),
     ("tar", "tar"),
     ("redis-server", "redis-server"),
+    ("wrk", "wrk"),
     ("java", "openjdk-17-jre-headless"),
     ("mvn", "maven"),
 ];

@@ -1,0 +1,396 @@
+//! What a real node on a real Kafka sells in a second, beside what HTTP alone can do.
+//!
+//! - [`ceiling`]: the yardstick.
+//! - [`sale`]: a ledger, a node, and its operator.
+//! - [`load`]: wrk and its buyers.
+//! - [`cpu`]: whose processor time it was.
+//! - [`table`]: from windows to figures.
+//! - [`work`]: processes that end with this one.
+//!
+//! Ceiling and node take turns, so that a machine that slows down slows down both. Every node
+//! begins with an empty ledger: the rounds measure the same thing. When its window is over it is
+//! killed, and the checker must find in its ledger all that was answered.
+
+mod ceiling;
+mod cpu;
+mod load;
+mod sale;
+mod table;
+mod work;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use clap::{Args, Parser, Subcommand};
+use control::signature::OperatorKey;
+use e2e::error::output_of;
+use e2e::kafka::{VERSION as KAFKA, free_ports};
+use e2e::process::ProcessId;
+use e2e::{Error, KafkaCluster, Redis, Result};
+use serde_json::{Value, json};
+
+use cpu::Threads;
+use load::{Begin, Crowd, Seen};
+use sale::{House, Sale};
+use table::{Pair, Shot, Summary};
+use work::{Running, Site, Stop};
+
+// As in the node, so that both pay the same for memory.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Of a server that only has to bind a port.
+const START_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Processors that others may use on a machine that counts as quiet.
+const QUIET_CORES: f64 = 0.15;
+
+/// How long to look before saying so.
+const QUIET_LOOK: Duration = Duration::from_millis(500);
+
+/// Measures a node beside the ceiling of HTTP.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Act>,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Debug, Subcommand)]
+enum Act {
+    /// Answer every request with the same bytes; what the bench starts as its yardstick.
+    Ceiling {
+        /// The port on loopback.
+        #[arg(long)]
+        port: u16,
+        /// The file with the answer's body.
+        #[arg(long)]
+        body: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// How often each server has its turn.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
+    rounds: u32,
+    /// Seconds of a turn.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=60))]
+    seconds: u32,
+    /// Shares of the ledgers, all owned by the one node.
+    #[arg(long, value_delimiter = ',', default_value = "1,16")]
+    shares: Vec<u16>,
+    /// Seconds in all that may be spent on waiting until others leave the machine alone.
+    #[arg(long, default_value_t = 0)]
+    wait_for_quiet: u64,
+    /// The folder of `make programs`.
+    #[arg(long, env = "E2E_PROGRAMS")]
+    programs: PathBuf,
+    /// Where to write `bench.json`; logs go into `bench/` beside it.
+    #[arg(long, env = "CARGO_TARGET_DIR", default_value = "target")]
+    target: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match arguments.command {
+        Some(Act::Ceiling { port, body }) => std::fs::read(&body)
+            .and_then(|body| ceiling::serve(port, body))
+            .map_err(|source| Error::Io { what: "the ceiling".to_owned(), source }),
+        None => bench(&arguments.run),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(run: &Run) -> Result<()> {
+    let begun = Instant::now();
+    let site = Site::new(run.programs.clone(), run.target.join("bench"), Stop::listen()?)?;
+    let kafka = KafkaCluster::start(1)?;
+    let redis = Redis::start()?;
+    let key = OperatorKey::from_seed(&seed()?);
+    let house = House { site: &site, kafka: kafka.bootstrap(), redis: redis.address(), key };
+    let engines = [kafka.process(0), redis.process()].into_iter().flatten().collect();
+    let quiet_left = Duration::from_secs(run.wait_for_quiet);
+    let mut bench = Bench { run, site: &site, crowd: Crowd::new(&site)?, engines, quiet_left };
+    let body = bench.rehearse(&house)?;
+    let ceiling = Ceiling::start(&site, &body)?;
+    let mut pairs = Vec::new();
+    for round in 1..=run.rounds {
+        for shares in &run.shares {
+            let pair = bench.pair(&house, &ceiling, round, *shares)?;
+            println!(
+                "round {round}, shares: {shares}; ceiling {:.0}/s, node {:.0}/s",
+                pair.ceiling.seen.rate(),
+                pair.node.seen.rate()
+            );
+            pairs.push(pair);
+        }
+    }
+    let summary = Summary::of(&pairs);
+    let setting = setting(run);
+    let orders: u64 = pairs.iter().map(|p| p.judged).sum();
+    let kept = json!({"setting": setting, "summary": summary, "rounds": pairs});
+    let path = run.target.join("bench.json");
+    let io = |source| Error::Io { what: path.display().to_string(), source };
+    std::fs::write(&path, format!("{kept:#}\n")).map_err(io)?;
+    println!("\n{}\n\n{}", described(&setting), summary.shown());
+    println!("The judge found nothing wrong in {orders} orders of {} ledgers.", pairs.len());
+    println!("{} written; {} s in all.", path.display(), begun.elapsed().as_secs());
+    Ok(())
+}
+
+fn seed() -> Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|e| Error::Refused(format!("no random bytes: {e}")))?;
+    Ok(seed)
+}
+
+/// The yardstick, running.
+struct Ceiling {
+    server: Running,
+    port: u16,
+}
+
+impl Ceiling {
+    fn start(site: &Site, body: &str) -> Result<Self> {
+        let io = |source| Error::Io { what: "this program's own path".to_owned(), source };
+        let port = free_ports(1)?;
+        let body = site.write("answer.json", body)?;
+        let launch = site.launch("ceiling.log", &std::env::current_exe().map_err(io)?);
+        let launch = launch.args(["--programs", ".", "ceiling", "--port", &port.to_string()]);
+        let server = Running::start(launch.args(["--body".as_ref(), body.as_os_str()]))?;
+        site.until("the ceiling", START_PATIENCE, "see ceiling.log", || {
+            let there = std::net::TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port));
+            Ok(there.is_ok().then_some(()))
+        })?;
+        Ok(Self { server, port })
+    }
+}
+
+struct Bench<'a> {
+    run: &'a Run,
+    site: &'a Site,
+    crowd: Crowd,
+    /// The broker first.
+    engines: Vec<ProcessId>,
+    quiet_left: Duration,
+}
+
+/// Who had used how much when.
+struct Look {
+    at: Instant,
+    busy: u64,
+    ended: u64,
+    server: Threads,
+    engines: Vec<Threads>,
+    own: Threads,
+}
+
+impl Bench<'_> {
+    /// A sale that does not count: it warms the broker's compiler up, and shows what a real
+    /// answer looks like.
+    fn rehearse(&self, house: &House<'_>) -> Result<String> {
+        let sale = house.open("rehearsal", 1)?;
+        let body = sale.buy_one()?;
+        self.crowd.buy(self.site, "rehearsal.wrk.log", sale.port, 3, Begin::First)?;
+        sale.kill()?;
+        house.judge("rehearsal")?;
+        Ok(body)
+    }
+
+    fn pair(
+        &mut self,
+        house: &House<'_>,
+        ceiling: &Ceiling,
+        round: u32,
+        shares: u16,
+    ) -> Result<Pair> {
+        let name = format!("round-{round}-shares-{shares}");
+        let without = self.window(&format!("{name}.ceiling"), ceiling.server.0, ceiling.port)?;
+        let sale = house.open(&name, shares)?;
+        sale.buy_one()?;
+        let node = self.sell(&sale)?;
+        let answered = node.0;
+        sale.kill()?;
+        let judged = house.judge(&name)?.orders;
+        if judged < answered {
+            let message = format!("{name}: {answered} orders were answered, {judged} are kept");
+            return Err(Error::Refused(message));
+        }
+        Ok(Pair { round, shares, ceiling: without, node: node.1, judged })
+    }
+
+    /// Warm-up and window of a node; also how many buyers have heard "yes" in both.
+    fn sell(&mut self, sale: &Sale<'_>) -> Result<(u64, Shot)> {
+        let name = sale.name();
+        let log = format!("{name}.warm-up.wrk.log");
+        let warm = self.crowd.buy(self.site, &log, sale.port, 1, Begin::Last)?;
+        let before = sale.metrics()?;
+        let mut shot = self.window(name, sale.node.0, sale.port)?;
+        let after = sale.metrics()?;
+        shot.counted = since(&after, &before);
+        shot.done = shot.counted.get("answers_total{kind=\"written\"}").copied().unwrap_or(0);
+        Ok((warm.taken() + shot.seen.taken(), shot))
+    }
+
+    /// Load on a server for as long as was asked for.
+    fn window(&mut self, name: &str, server: ProcessId, port: u16) -> Result<Shot> {
+        self.wait_for_quiet()?;
+        let before = self.look(server)?;
+        let log = format!("{name}.wrk.log");
+        let seen = self.crowd.buy(self.site, &log, port, self.run.seconds, Begin::First)?;
+        let after = self.look(server)?;
+        Ok(after.shot(&before, seen))
+    }
+
+    fn look(&self, server: ProcessId) -> Result<Look> {
+        let own = ProcessId::of(i32::try_from(std::process::id()).unwrap_or(0));
+        Ok(Look {
+            at: Instant::now(),
+            busy: cpu::busy()?,
+            ended: cpu::ended_children()?,
+            server: Threads::of(server)?,
+            engines: self.engines.iter().map(|e| Threads::of(*e)).collect::<Result<_>>()?,
+            own: own.map_or_else(|| Ok(Threads::default()), Threads::of)?,
+        })
+    }
+
+    /// Returns as soon as others leave the machine alone, or when patience is used up.
+    fn wait_for_quiet(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        while begun.elapsed() < self.quiet_left {
+            let (busy, looked) = (cpu::busy()?, Instant::now());
+            self.site.until("a look at the machine", 2 * QUIET_LOOK, "", || {
+                Ok((looked.elapsed() >= QUIET_LOOK).then_some(()))
+            })?;
+            let used = cpu::micros(cpu::busy()? - busy);
+            if used / looked.elapsed().as_micros() as f64 <= QUIET_CORES {
+                break;
+            }
+        }
+        self.quiet_left = self.quiet_left.saturating_sub(begun.elapsed());
+        Ok(())
+    }
+}
+
+impl Look {
+    fn shot(&self, before: &Self, seen: Seen) -> Shot {
+        let time = (self.at - before.at).as_micros() as f64;
+        let spent = self.server.since(&before.server);
+        let engines: Vec<f64> = self
+            .engines
+            .iter()
+            .zip(&before.engines)
+            .map(|(now, then)| now.since(then).micros)
+            .collect();
+        let wrk = cpu::micros(self.ended - before.ended);
+        let own = self.own.since(&before.own).micros;
+        let ours = spent.micros + engines.iter().sum::<f64>() + wrk + own;
+        Shot {
+            done: seen.requests,
+            seen,
+            spent,
+            kafka_cores: engines.first().copied().unwrap_or(0.0) / time,
+            wrk_cores: wrk / time,
+            others_cores: (cpu::micros(self.busy - before.busy) - ours).max(0.0) / time,
+            counted: BTreeMap::new(),
+        }
+    }
+}
+
+fn since(after: &BTreeMap<String, u64>, before: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let then = |name: &String| before.get(name).copied().unwrap_or(0);
+    after.iter().map(|(name, now)| (name.clone(), now.saturating_sub(then(name)))).collect()
+}
+
+/// On what and with what it was measured.
+fn setting(run: &Run) -> Value {
+    let said = |program: &str, argument: &str| {
+        let said = output_of(Command::new(program).arg(argument)).unwrap_or_default();
+        said.lines().next().unwrap_or_default().trim().to_owned()
+    };
+    let commit = output_of(Command::new("git").args(["describe", "--always", "--dirty"]));
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let processors = read("/proc/cpuinfo");
+    let model = processors.lines().find_map(|l| l.strip_prefix("model name")?.split_once(": "));
+    json!({
+        "machine": {
+            "cores": std::thread::available_parallelism().map_or(0, usize::from),
+            "model": model.map_or("", |(_, name)| name),
+            "kernel": read("/proc/sys/kernel/osrelease").trim(),
+        },
+        "versions": {
+            "commit": commit.unwrap_or_default().trim(),
+            "hyper": locked("hyper"),
+            "tokio": locked("tokio"),
+            "librdkafka": locked("rdkafka-sys"),
+            "kafka": KAFKA,
+            "redis": said("redis-server", "--version"),
+        },
+        "sizes": {
+            "rounds": run.rounds,
+            "seconds": run.seconds,
+            "connections": load::CONNECTIONS,
+            "runs": sale::RUNS,
+            "seats": sale::SEATS,
+            "legs": sale::STOPS - 1,
+            "ordersPerRun": sale::ORDERS_PER_RUN,
+            "brokers": 1,
+        },
+    })
+}
+
+/// The version of a crate in this workspace's lock file.
+fn locked(name: &str) -> String {
+    let lock = include_str!("../../../Cargo.lock");
+    let entry = format!("name = \"{name}\"\nversion = \"");
+    let version = lock.split_once(&entry).and_then(|(_, rest)| rest.split_once('"'));
+    version.map_or(String::new(), |(version, _)| version.to_owned())
+}
+
+fn described(setting: &Value) -> String {
+    let (machine, versions, sizes) = (&setting["machine"], &setting["versions"], &setting["sizes"]);
+    format!(
+        "Durable sales of one node on one core, beside a hyper server that reads and answers as \
+         much and sells nothing.\n\
+         {} cores ({}), shared with wrk and one Kafka broker (acks=all); {} keep-alive \
+         connections, {} rounds of {} s.\n\
+         Single seats, random journeys, one hot run at a time: {} seats, {} legs, {} orders, then \
+         the next. Commit {}, hyper {}, Kafka {}, librdkafka {}.\n\
+         Latency is a closed loop's: a buyer waits for the answer before asking again; wrk fills \
+         in what a stall kept it from asking.",
+        machine["cores"],
+        machine["model"].as_str().unwrap_or_default(),
+        sizes["connections"],
+        sizes["rounds"],
+        sizes["seconds"],
+        sizes["seats"],
+        sizes["legs"],
+        sizes["ordersPerRun"],
+        versions["commit"].as_str().unwrap_or_default(),
+        versions["hyper"].as_str().unwrap_or_default(),
+        versions["kafka"].as_str().unwrap_or_default(),
+        versions["librdkafka"].as_str().unwrap_or_default(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_come_from_the_lock_file() {
+        assert!(locked("hyper").starts_with("1."), "{}", locked("hyper"));
+        assert_eq!(locked("no-such-crate"), "");
+    }
+}
