@@ -32,6 +32,10 @@ impl Threads {
     /// # Errors
     /// When the process is gone.
     pub(crate) fn of(process: ProcessId) -> Result<Self> {
+        if !process.alive() {
+            let message = format!("process {} ended; the logs of this run say why", process.pid);
+            return Err(Error::Refused(message));
+        }
         let folder = format!("/proc/{}/task", process.pid);
         let io = |source| Error::Io { what: folder.clone(), source };
         let mut threads = BTreeMap::new();
