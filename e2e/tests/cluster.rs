@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -136,40 +136,88 @@ fn now_ms() -> u64 {
     u64::try_from(now.as_millis()).expect("before the year 500,000,000")
 }
 
-/// For each kill, how long until orders were confirmed again in all of the shares that had a
-/// later epoch afterwards, by the answers of buyers.
-fn resale(answers: &Path, kills: &[u64]) -> Vec<f64> {
+/// A node that was killed.
+struct Kill {
+    node: String,
+    at: u64,
+}
+
+/// What a line of the checker's `cat` says of a share.
+struct Line<'a> {
+    share: u16,
+    now: u64,
+    /// The node, if it is a Claim.
+    claims: Option<&'a str>,
+    sells: bool,
+}
+
+fn line(text: &str) -> Option<Line<'_>> {
+    let (verdict, rest) = text.split_once(" | ")?;
+    let (head, entries) = rest.split_once(" | ")?;
+    let share = verdict.strip_suffix(" accepted")?.split('@').next()?.parse().ok()?;
+    let now = head.split(' ').skip_while(|w| *w != "now").nth(1)?.parse().ok()?;
+    let claims = entries.strip_prefix("Claim \"").and_then(|rest| rest.split('"').next());
+    let sells = entries.split(" | ").any(|e| e.starts_with("Held ") || e.starts_with("Sent "));
+    Some(Line { share, now, claims, sells })
+}
+
+/// For each kill, how long until another order was taken in every share that the killed node
+/// owned: seconds, by the ledger.
+fn resale(ledger: &str, kills: &[Kill]) -> Vec<f64> {
+    let lines: Vec<Line<'_>> = ledger.lines().filter_map(line).filter(|l| l.share > 0).collect();
+    let again = |kill: &Kill| {
+        let mut owned: BTreeMap<u16, &str> = BTreeMap::new();
+        for (share, node) in lines.iter().filter(|l| l.now < kill.at).filter_map(claim) {
+            owned.insert(share, node);
+        }
+        owned.retain(|_, node| *node == kill.node);
+        assert!(!owned.is_empty(), "{} owned shares when it was killed", kill.node);
+        let mut latest = 0;
+        for share in owned.keys() {
+            let mut after = lines.iter().filter(|l| l.share == *share && l.now >= kill.at);
+            // What it took in its last instant is not yet the work of the next owner.
+            after.by_ref().find(|l| l.claims.is_some()).expect("the share was claimed again");
+            let sale = after.find(|l| l.sells).expect("the share was sold from again");
+            latest = latest.max(sale.now - kill.at);
+        }
+        latest as f64 / 1_000.0
+    };
+    kills.iter().map(again).collect()
+}
+
+fn claim<'a>(line: &Line<'a>) -> Option<(u16, &'a str)> {
+    Some((line.share, line.claims?))
+}
+
+/// Orders taken in each 10 s of a sale.
+fn pace(answers: &Path) -> Vec<u64> {
     let text = std::fs::read_to_string(answers).expect("the crowd wrote it");
-    let mut sold: Vec<(u64, u16, u32)> = Vec::new();
+    let lines = text.lines().map(|l| serde_json::from_str::<Value>(l).expect("a line of JSON"));
+    let held = |l: &Value| l["op"] == "place" && l["problem"].is_null();
+    let times: Vec<u64> = lines.filter(held).filter_map(|l| l["at"].as_u64()).collect();
+    let Some(first) = times.iter().min() else { return Vec::new() };
+    let mut pace = Vec::new();
+    for at in &times {
+        let slot = usize::try_from((at - first) / 10_000).expect("minutes");
+        pace.resize(pace.len().max(slot + 1), 0);
+        pace[slot] += 1;
+    }
+    pace
+}
+
+/// What buyers heard between two times, and how often.
+fn heard(answers: &Path, from: u64, until: u64) -> BTreeMap<String, u64> {
+    let text = std::fs::read_to_string(answers).expect("the crowd wrote it");
+    let mut words = BTreeMap::new();
     for line in text.lines() {
         let line: Value = serde_json::from_str(line).expect("a line of JSON");
-        let Some(id) = line["order"].as_str().filter(|_| line["op"] == "place") else { continue };
-        let mut parts = id.split('-');
-        let mut next = || parts.next().and_then(|p| p.parse::<u32>().ok()).expect("an order id");
-        let (share, epoch) = (next(), next());
-        sold.push((
-            line["at"].as_u64().expect("a time"),
-            u16::try_from(share).expect("a share"),
-            epoch,
-        ));
-    }
-    sold.sort_unstable();
-    let mut times = Vec::new();
-    for (i, kill) in kills.iter().enumerate() {
-        let until = kills.get(i + 1).copied().unwrap_or(u64::MAX);
-        let before: BTreeMap<u16, u32> =
-            sold.iter().filter(|s| s.0 < *kill).map(|s| (s.1, s.2)).collect();
-        let mut again: BTreeMap<u16, u64> = BTreeMap::new();
-        for (at, share, epoch) in sold.iter().filter(|s| s.0 >= *kill && s.0 < until) {
-            if before.get(share).is_some_and(|old| epoch > old) {
-                again.entry(*share).or_insert(*at);
-            }
-        }
-        if let Some(last) = again.values().max() {
-            times.push((last - kill) as f64 / 1_000.0);
+        let at = line["at"].as_u64().expect("a time");
+        if line["op"] == "place" && (from..until).contains(&at) {
+            let word = line["problem"].as_str().unwrap_or("held").to_owned();
+            *words.entry(word).or_default() += 1;
         }
     }
-    times
+    words
 }
 
 #[test]
@@ -221,41 +269,90 @@ fn a_wrong_sale_says_which_field(world: &World) {
 fn a_long_sale_is_sold_out_once_through_faults(world: &World) {
     world.cluster.apply(include_str!("sales/long.yaml")).expect("it is taken");
     world.ready("long", Duration::from_secs(90));
-    let answers = world.folder.join("long.jsonl");
-    // Slow enough that every fault falls into the sale, whatever this machine does.
-    let crowd = world.crowd("long", &answers, 7).args(["--party", "1", "--think-ms", "600"]);
-    let crowd = crowd.start();
-    let mut kills = Vec::new();
-    let pause = |seconds| std::thread::sleep(Duration::from_secs(seconds));
+    let first = world.folder.join("first.jsonl");
+    // So slow that every fault falls into the sale, however fast this machine is.
+    let crowd = world.crowd("long", &first, 7).args(["--party", "1", "--think-ms", "1000"]);
+    let mut crowd = crowd.args(["--orders", "7000"]).start();
     pause(2);
-    for _ in 0..common::KILLS {
+    let kills = nodes_are_killed(world);
+    a_node_and_redis_stop(world);
+    let (stopped, started) = kafka_stops(world);
+    world.bed.cut("node-2").expect("it has a cable");
+    pause(20);
+    world.bed.join("node-2").expect("it has a cable");
+    assert!(crowd.is_under_way(), "every fault falls into the sale");
+    crowd.finish();
+    println!("orders in each 10 s: {:?}", pace(&first));
+
+    // In the last second before it stops Kafka may have taken what is answered after it.
+    let meanwhile = heard(&first, stopped + 1_000, started);
+    println!("while Kafka was stopped buyers heard: {meanwhile:?}");
+    assert!(!meanwhile.contains_key("sold-out") && !meanwhile.contains_key("held"));
+    assert!(meanwhile.contains_key("busy") || meanwhile.contains_key("unknown"));
+    let after = heard(&first, started, started + 15_000);
+    println!("in the 15 s after that: {after:?}");
+    assert!(after.contains_key("held"), "the sale goes on");
+
+    // Each journey that the checker finds free is really sold to one who asks.
+    let free = world.folder.join("free.jsonl");
+    world.judge("default.long", &[&first], Some(&free));
+    let asked = world.folder.join("asked.jsonl");
+    let wanted = world.crowd("long", &asked, 8).wanted(&free).args(["--give-back"]).run();
+    println!("journeys that were free by the checker, all bought: {}", wanted["orders"]);
+
+    let rest = world.folder.join("rest.jsonl");
+    let sold = world.crowd("long", &rest, 9).args(["--party", "1"]).run();
+    assert_eq!(sold["soldOut"], true, "{sold}");
+    world.judge("default.long", &[&first, &asked, &rest], None);
+
+    let mut cat = world.inside("checker");
+    cat.args(["cat", &format!("kafka:{}/default.long", world.bed.kafka_bootstrap())]);
+    let mut times = resale(&output_of(&mut cat).expect("the checker reads it"), &kills);
+    times.sort_by(f64::total_cmp);
+    println!("seconds from SIGKILL until all of those shares sold again: {times:?}");
+    assert!(times[times.len() / 2] <= 3.0, "the median of five is at most 3 s");
+}
+
+fn pause(seconds: u64) {
+    std::thread::sleep(Duration::from_secs(seconds));
+}
+
+fn nodes_are_killed(world: &World) -> Vec<Kill> {
+    let mut kills = Vec::new();
+    for at in 0..common::KILLS {
         let pods = world.sellers("long");
-        world.signal(&pods[kills.len() % pods.len()], Signal::KILL);
-        kills.push(now_ms());
+        let node = pods[at % pods.len()].clone();
+        world.signal(&node, Signal::KILL);
+        kills.push(Kill { node, at: now_ms() });
         pause(12);
     }
+    kills
+}
+
+fn a_node_and_redis_stop(world: &World) {
     let pods = world.sellers("long");
     world.signal(&pods[0], Signal::STOP);
-    world.bed.redis().expect("it runs").flush().expect("it can be flushed");
-    pause(20);
+    let mut redis = world.bed.redis().expect("it runs");
+    redis.flush().expect("it can be flushed");
+    pause(5);
+    redis.kill().expect("it can be killed");
+    pause(15);
     // The pod may have been replaced meanwhile; then there is nobody to wake.
     if let Ok(container) = world.bed.container("default", &pods[0], None) {
         container.signal(Signal::CONT).expect("it can be signalled");
     }
-    world.bed.cut("node-2").expect("it has a cable");
+    redis.start_again().expect("it starts again");
+}
+
+/// When Kafka had stopped, and when it was started again.
+fn kafka_stops(world: &World) -> (u64, u64) {
+    let mut kafka = world.bed.kafka().expect("it runs");
+    kafka.stop_all().expect("it can be stopped");
+    let stopped = now_ms();
     pause(20);
-    world.bed.join("node-2").expect("it has a cable");
-    let sold = crowd.finish();
-    assert_eq!(sold["soldOut"], true, "{sold}");
-    let mut times = resale(&answers, &kills);
-    times.sort_by(f64::total_cmp);
-    println!("seconds from SIGKILL until those shares sold again: {times:?}");
-    world.judge("default.long", &[&answers], None);
-    let words: BTreeSet<String> = sold["answers"]
-        .as_object()
-        .expect("counts")
-        .keys()
-        .filter_map(|k| k.strip_prefix("place ").map(str::to_owned))
-        .collect();
-    println!("buyers heard: {words:?}");
+    let started = now_ms();
+    kafka.start_all().expect("it starts again");
+    println!("Kafka was away for {:.1} s", (now_ms() - stopped) as f64 / 1_000.0);
+    pause(15);
+    (stopped, started)
 }

@@ -7,9 +7,12 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, OnceLock, Weak},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
@@ -282,15 +285,37 @@ fn hear(consumer: &BaseConsumer<Listener>) {
     while consumer.poll(Duration::from_millis(1)).is_some() {}
 }
 
+/// How often a client may complain. One whose brokers are away does so many times a second, for
+/// each connection and attempt, which would push everything else out of a pod's log.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
+
 /// Hears what a client says beside its answers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Listener {
     /// The first refusal of our identity. librdkafka tells it as an event, and calls that wait
     /// then time out without a reason.
     refusal: OnceLock<String>,
+    born: Instant,
+    /// When it may complain again, in milliseconds since it was born.
+    quiet_until_ms: AtomicU64,
+}
+
+impl Default for Listener {
+    fn default() -> Self {
+        let (refusal, quiet_until_ms) = (OnceLock::new(), AtomicU64::new(0));
+        Self { refusal, born: Instant::now(), quiet_until_ms }
+    }
 }
 
 impl Listener {
+    fn may_complain(&self) -> bool {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let now = ms(self.born.elapsed());
+        let next = now.saturating_add(ms(COMPLAIN_EVERY));
+        let due = |until: u64| (now >= until).then_some(next);
+        self.quiet_until_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).is_ok()
+    }
+
     /// What an error means to a caller who asked about `topic`.
     fn trouble(&self, config: &KafkaConfig, topic: &str, error: &KafkaError) -> Trouble {
         let code = match error {
@@ -345,9 +370,8 @@ impl ClientContext for Listener {
             RDKafkaLogLevel::Debug | RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => {
                 tracing::debug!(facility, "{line}");
             }
-            // A broker that goes away is logged as an error for each connection and attempt,
-            // while everything here waits for it to come back.
-            _ => tracing::warn!(facility, "{line}"),
+            _ if self.may_complain() => tracing::warn!(facility, "{line}"),
+            _ => tracing::debug!(facility, "{line}"),
         }
     }
 
@@ -355,7 +379,11 @@ impl ClientContext for Listener {
         if error.rdkafka_error_code().is_some_and(is_refusal) {
             let _ = self.refusal.set(reason.to_owned());
         }
-        tracing::warn!(%error, "{reason}");
+        if self.may_complain() {
+            tracing::warn!(%error, "{reason}");
+        } else {
+            tracing::debug!(%error, "{reason}");
+        }
     }
 }
 

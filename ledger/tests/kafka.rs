@@ -121,6 +121,7 @@ async fn a_real_broker_keeps_every_promise() {
     founding_creates_once_and_never_alters(&brokers).await;
     a_topic_made_anew_has_another_id_and_its_old_tails_are_torn(&brokers).await;
     a_fresh_tail_gives_its_first_record_well_within_a_fail_over(&brokers).await;
+    a_tail_whose_reader_stalls_goes_on_from_another(&brokers).await;
 }
 
 async fn founding_creates_once_and_never_alters(brokers: &Brokers) {
@@ -180,6 +181,28 @@ async fn a_topic_made_anew_has_another_id_and_its_old_tails_are_torn(brokers: &B
 }
 
 /// Prints what the times of a fail-over rest on; asserts only what it needs.
+async fn a_tail_whose_reader_stalls_goes_on_from_another(brokers: &Brokers) {
+    let spec = brokers.spec("stall");
+    let ledger = brokers.found(&spec).await;
+    let mut log = ledger.handle();
+    for partition in [P0, P1] {
+        let mut tail = log.tail(partition, 0);
+        append(&mut log, partition, b"before").await;
+        records(&mut tail, 1).await;
+        for round in 0..2 {
+            tail.stall();
+            // What was fetched before it stalled may come yet.
+            append(&mut log, partition, b"perhaps").await;
+            append(&mut log, partition, b"after").await;
+            let asked = Instant::now();
+            let records = records(&mut tail, 2).await;
+            assert_eq!(records[1].bytes, b"after");
+            println!("{partition:?}: a stall, round {round}, cost {:?}", asked.elapsed());
+            assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+        }
+    }
+}
+
 async fn a_fresh_tail_gives_its_first_record_well_within_a_fail_over(brokers: &Brokers) {
     let spec = TopicSpec { partitions: 17, ..brokers.spec("times") };
     let ledger = brokers.found(&spec).await;
@@ -430,4 +453,58 @@ async fn a_leader_that_dies_or_hangs_costs_seconds_and_no_record() {
     let told: usize = watch.told.iter().map(BTreeMap::len).sum();
     println!("{told} told, {} somewhere, {} unknown", watch.somewhere, watch.unknown);
     assert!(told > 1_000);
+}
+
+#[tokio::test]
+async fn every_tail_goes_on_soon_after_kafka_was_away() {
+    const READERS: usize = 6;
+    let Some(mut brokers) = Brokers::start(1) else { return };
+    let spec = brokers.spec("away");
+    let ledger = brokers.found(&spec).await;
+    let connect =
+        |_| KafkaLedger::connect(&brokers.config, &spec.name, PATIENCE).expect("a ledger");
+    let readers: Vec<KafkaLedger> = (0..READERS).map(connect).collect();
+    let tails = |l: &KafkaLedger| [l.handle().tail(P0, 0), l.handle().tail(P1, 0)];
+    let mut tails: Vec<KafkaTail> = readers.iter().flat_map(tails).collect();
+    let mut log = ledger.handle();
+    for partition in [P0, P1] {
+        append(&mut log, partition, b"before").await;
+    }
+    assert_eq!(wait_for_all(&mut tails, PATIENCE).await, 0);
+
+    let mut cluster = brokers.cluster.take().expect("started here");
+    cluster.kill_broker(0).expect("it dies");
+    // Long enough for every connection to have given up more than once.
+    wait_for_all(&mut tails, Duration::from_secs(20)).await;
+    cluster.start_broker(0).expect("it starts");
+    // Whoever stalls does so when it reconnects, before there is anything to read.
+    let late = wait_for_all(&mut tails, Duration::from_secs(5)).await;
+    assert_eq!(late, tails.len(), "nothing was written yet");
+    for partition in [P0, P1] {
+        append(&mut log, partition, b"after").await;
+    }
+    let written = Instant::now();
+    assert_eq!(wait_for_all(&mut tails, Duration::from_secs(10)).await, 0, "tails have stalled");
+    println!(
+        "after Kafka was away the last of {} tails read on in {:?}",
+        tails.len(),
+        written.elapsed()
+    );
+}
+
+/// Reads until each tail had a record; how many had none in time.
+async fn wait_for_all(tails: &mut [KafkaTail], patience: Duration) -> usize {
+    let mut had = vec![false; tails.len()];
+    let work = poll_fn(|cx| {
+        for (tail, had) in tails.iter_mut().zip(&mut had) {
+            let mut records = Vec::new();
+            while let std::task::Poll::Ready(read) = tail.poll_records(cx, &mut records) {
+                read.expect("a tail that is not torn");
+                *had = true;
+            }
+        }
+        if had.iter().all(|h| *h) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    });
+    let _ = tokio::time::timeout(patience, work).await;
+    had.iter().filter(|h| !**h).count()
 }

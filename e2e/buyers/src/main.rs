@@ -60,6 +60,9 @@ pub(crate) struct Arguments {
     /// and seats. Ends with an error if one cannot be had.
     #[arg(long)]
     wanted: Option<PathBuf>,
+    /// Give each wanted journey back before the next is bought: what is free may overlap.
+    #[arg(long, requires = "wanted")]
+    give_back: bool,
 }
 
 /// What the whole crowd shares.

@@ -292,6 +292,7 @@ pub(crate) async fn buy_wanted(crowd: &Rc<Crowd>, path: &Path) -> Result<bool, S
         let row: Value =
             serde_json::from_str(row).map_err(|e| format!("{} row {at}: {e}", path.display()))?;
         let text = |name: &str| row[name].as_str().unwrap_or("").to_owned();
+        let mut had = Vec::new();
         for _ in 0..row["seats"].as_u64().unwrap_or(1) {
             number += 1;
             shopper.buyer = format!("w{}-{number}", crowd.arguments.seed);
@@ -302,11 +303,18 @@ pub(crate) async fn buy_wanted(crowd: &Rc<Crowd>, path: &Path) -> Result<bool, S
                 to: text("to"),
                 party: 1,
             };
-            if shopper.place(&wanted).await.is_none() {
+            if let Some(order) = shopper.place(&wanted).await {
+                crowd.orders.set(crowd.orders.get() + 1);
+                had.push((shopper.buyer.clone(), order));
+            } else {
                 eprintln!("buyers: free by the checker, and not to be had: {row}");
                 met = false;
-            } else {
-                crowd.orders.set(crowd.orders.get() + 1);
+            }
+        }
+        if crowd.arguments.give_back {
+            for (buyer, order) in had {
+                shopper.buyer = buyer;
+                shopper.cancel(&order).await;
             }
         }
     }

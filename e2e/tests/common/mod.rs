@@ -104,7 +104,7 @@ impl Crowd {
             command.args(["--target", target]);
         }
         command.arg("--answers").arg(answers).args(["--seed", &seed.to_string()]);
-        command.args(["--seconds", "240"]);
+        command.args(["--seconds", "400"]);
         Self(command)
     }
 
@@ -132,6 +132,11 @@ impl Crowd {
 pub struct Shopping(Child);
 
 impl Shopping {
+    /// Whether it still buys.
+    pub fn is_under_way(&mut self) -> bool {
+        self.0.try_wait().expect("it can be asked").is_none()
+    }
+
     /// Waits for the end; the summary.
     pub fn finish(mut self) -> Value {
         let mut said = String::new();

@@ -9,6 +9,11 @@
 //!
 //! A consumer reads a partition for one tail at a time; a second tail of the same partition
 //! takes the next consumer, made when first needed.
+//!
+//! A consumer whose broker was away sometimes never fetches a partition again and says nothing
+//! (librdkafka#5153). So a tail that has read nothing for a while asks, through a client that
+//! reads nothing, where the log ends. If it is behind and stays so, it gives its consumer up:
+//! that one is lent to nobody any more, and the tail goes on from another.
 
 use std::{
     collections::BTreeSet,
@@ -26,7 +31,10 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer, base_consumer::PartitionQueue},
     error::{KafkaError, RDKafkaErrorCode as Code},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::Sleep,
+};
 
 use super::{
     KafkaConfig, Listener, Trouble, hear,
@@ -55,6 +63,14 @@ const QUESTION_PAUSE: Duration = Duration::from_millis(50);
 
 /// How often the thread serves the consumers' own events when nobody opens or closes a tail.
 const EVENTS_EVERY: Duration = Duration::from_millis(100);
+
+/// How long a tail reads nothing before it asks where the log ends: a stall costs this much and
+/// [`BEHIND`], which is less than the 10 s after which a fleet takes a silent node for dead.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// How long a tail that is behind may go on reading nothing. A consumer that works has what
+/// exists within milliseconds.
+const BEHIND: Duration = Duration::from_secs(1);
 
 /// One poll gives way after so many records to what else runs on its core.
 const RECORDS_PER_POLL_MAX: usize = 256;
@@ -97,6 +113,8 @@ struct Lease {
     reading: Reading,
     consumer: usize,
     of: Partition,
+    /// Whether the consumer has stopped fetching the partition.
+    stalled: bool,
     /// Given back when the consumer no longer reads the partition, so that errands cannot
     /// outnumber their channel.
     _place: OwnedSemaphorePermit,
@@ -106,7 +124,9 @@ struct Lease {
 /// tail may have the partition.
 struct Opened {
     queue: PartitionQueue<Listener>,
-    _return: Return,
+    #[cfg(feature = "contract")]
+    consumer: Arc<Native>,
+    back: Return,
 }
 
 struct Return {
@@ -127,12 +147,14 @@ impl Drop for Return {
 impl Readers {
     pub(super) fn start(config: &KafkaConfig, topic: &Arc<str>) -> Result<Readers, Trouble> {
         let asking = connect(config, Reading::Following)?;
+        let following = connect(config, Reading::Following)?;
         // Each tail has one place, and with it one errand to open and one to close at most.
         let (errands, work) = mpsc::sync_channel(2 * TAILS_MAX + 1);
         let desk = Desk {
             config: config.clone(),
             topic: Arc::clone(topic),
-            following: vec![Lent { consumer: Arc::clone(&asking), taken: BTreeSet::new() }],
+            asking: Arc::clone(&asking),
+            following: vec![Lent::new(following)],
             folding: Vec::new(),
         };
         thread::Builder::new()
@@ -163,12 +185,12 @@ impl Readers {
             Ok(opening) => State::Opening(opening),
             Err(torn) => State::Torn(torn),
         };
-        KafkaTail { of, next: from, state, waker, readers: Some(self.clone()) }
+        KafkaTail::new(of, from, state, waker, Some(self.clone()))
     }
 
     pub(super) fn tail_from_end(&self, of: Partition) -> KafkaTail {
         let state = State::Asking(Box::pin(self.end(of)));
-        KafkaTail { of, next: 0, state, waker: Arc::default(), readers: Some(self.clone()) }
+        KafkaTail::new(of, 0, state, Arc::default(), Some(self.clone()))
     }
 
     fn open(&self, of: Partition, from: u64, waker: &Arc<AtomicWaker>) -> Result<Opening, Torn> {
@@ -259,6 +281,7 @@ fn connect(config: &KafkaConfig, reading: Reading) -> Result<Arc<Native>, Troubl
 struct Desk {
     config: KafkaConfig,
     topic: Arc<str>,
+    asking: Arc<Native>,
     following: Vec<Lent>,
     folding: Vec<Lent>,
 }
@@ -266,6 +289,14 @@ struct Desk {
 struct Lent {
     consumer: Arc<Native>,
     taken: BTreeSet<Partition>,
+    /// Whether a tail gave it up: then it only serves those that it still serves.
+    retired: bool,
+}
+
+impl Lent {
+    fn new(consumer: Arc<Native>) -> Self {
+        Self { consumer, taken: BTreeSet::new(), retired: false }
+    }
 }
 
 impl Desk {
@@ -275,8 +306,13 @@ impl Desk {
             match work.recv_timeout(EVENTS_EVERY) {
                 Ok(Errand::Open { of, from, waker, place, errands, reply }) => {
                     let opened = self.open(of, from, waker).map(|(queue, reading, consumer)| {
-                        let lease = Some(Lease { reading, consumer, of, _place: place });
-                        Opened { queue, _return: Return { lease, errands } }
+                        let lease = Lease { reading, consumer, of, stalled: false, _place: place };
+                        Opened {
+                            queue,
+                            #[cfg(feature = "contract")]
+                            consumer: Arc::clone(&self.lents(reading)[consumer].consumer),
+                            back: Return { lease: Some(lease), errands },
+                        }
                     });
                     // If the tail was dropped meanwhile, so is this, which gives it all back.
                     let _ = reply.send(opened);
@@ -293,6 +329,7 @@ impl Desk {
             }
             if heard.elapsed() >= EVENTS_EVERY {
                 // Records come through the partitions' own queues; here are only events.
+                hear(&self.asking);
                 self.following.iter().chain(&self.folding).for_each(|lent| hear(&lent.consumer));
                 heard = Instant::now();
             }
@@ -308,19 +345,32 @@ impl Desk {
 
     /// The first consumer that does not read `of`, made if there is none.
     fn lend(&mut self, reading: Reading, of: Option<Partition>) -> Result<usize, Torn> {
-        let free = |lent: &Lent| of.is_none_or(|of| !lent.taken.contains(&of));
+        let free = |lent: &Lent| !lent.retired && of.is_none_or(|of| !lent.taken.contains(&of));
         if let Some(found) = self.lents(reading).iter().position(free) {
             return Ok(found);
         }
-        if self.lents(reading).len() == CONSUMERS_MAX {
+        let over = |lent: &Lent| lent.retired && lent.taken.is_empty();
+        let place = self.lents(reading).iter().position(over);
+        if place.is_none() && self.lents(reading).len() == CONSUMERS_MAX {
             return Err(Torn::Failed(format!("{of:?} has {CONSUMERS_MAX} tails already")));
         }
         let consumer = connect(&self.config, reading);
         let consumer = consumer.map_err(|error| Torn::Failed(error.to_string()))?;
         self.introduce(&consumer);
         let lents = self.lents(reading);
-        lents.push(Lent { consumer, taken: BTreeSet::new() });
-        Ok(lents.len() - 1)
+        match place {
+            Some(place) => {
+                let old = std::mem::replace(&mut lents[place], Lent::new(consumer));
+                // Closing waits for brokers, for which nothing here should wait.
+                let apart = thread::Builder::new().name("ledger-tails-old".to_owned());
+                let _ = apart.spawn(move || drop(old));
+                Ok(place)
+            }
+            None => {
+                lents.push(Lent::new(consumer));
+                Ok(lents.len() - 1)
+            }
+        }
     }
 
     /// Connects a new consumer and lets it learn the topic. By itself it would do so when it
@@ -361,6 +411,7 @@ impl Desk {
     fn close(&mut self, lease: &Lease) {
         let topic = Arc::clone(&self.topic);
         let lent = &mut self.lents(lease.reading)[lease.consumer];
+        lent.retired |= lease.stalled;
         let mut stop = TopicPartitionList::with_capacity(1);
         stop.add_partition(&topic, i32::from(lease.of.0));
         match lent.consumer.incremental_unassign(&stop) {
@@ -384,6 +435,70 @@ pub struct KafkaTail {
     waker: Arc<AtomicWaker>,
     /// None if the partition does not exist.
     readers: Option<Readers>,
+    watch: Watch,
+}
+
+/// Whether a tail that reads nothing has nothing to read.
+struct Watch {
+    /// Made at the first wait, since a timer needs a runtime.
+    alarm: Option<Pin<Box<Sleep>>>,
+    /// Whether anything was read since the alarm was set.
+    moved: bool,
+    question: Option<BoxFuture<'static, Result<u64, Torn>>>,
+    /// Where the log ends, if the tail has not come so far.
+    end: Option<u64>,
+}
+
+impl Watch {
+    fn new() -> Self {
+        Self { alarm: None, moved: false, question: None, end: None }
+    }
+
+    fn heard(&mut self) {
+        self.moved = true;
+        self.end = None;
+        self.question = None;
+    }
+
+    fn set(&mut self, after: Duration) {
+        let at = tokio::time::Instant::now() + after;
+        match &mut self.alarm {
+            Some(alarm) => alarm.as_mut().reset(at),
+            None => self.alarm = Some(Box::pin(tokio::time::sleep_until(at))),
+        }
+        self.moved = false;
+    }
+
+    /// Ready when records before the returned end exist and do not come.
+    fn poll_stalled(
+        &mut self,
+        cx: &mut Context<'_>,
+        next: u64,
+        ask: impl Fn() -> BoxFuture<'static, Result<u64, Torn>>,
+    ) -> Poll<u64> {
+        if self.alarm.is_none() {
+            self.set(IDLE);
+        }
+        loop {
+            if let Some(question) = &mut self.question {
+                let answer = std::task::ready!(question.as_mut().poll(cx));
+                self.question = None;
+                // Why nobody can say is for the reading to find out.
+                self.end = answer.ok().filter(|end| *end > next);
+                self.set(if self.end.is_some() { BEHIND } else { IDLE });
+            }
+            let Some(alarm) = &mut self.alarm else { return Poll::Pending };
+            std::task::ready!(alarm.as_mut().poll(cx));
+            match self.end.take() {
+                _ if self.moved => self.set(IDLE),
+                Some(end) => {
+                    self.set(IDLE);
+                    return Poll::Ready(end);
+                }
+                None => self.question = Some(ask()),
+            }
+        }
+    }
 }
 
 enum State {
@@ -411,8 +526,45 @@ impl std::fmt::Debug for KafkaTail {
 }
 
 impl KafkaTail {
+    fn new(
+        of: Partition,
+        next: u64,
+        state: State,
+        waker: Arc<AtomicWaker>,
+        readers: Option<Readers>,
+    ) -> KafkaTail {
+        KafkaTail { of, next, state, waker, readers, watch: Watch::new() }
+    }
+
     pub(super) fn torn(of: Partition, torn: Torn) -> KafkaTail {
-        KafkaTail { of, next: 0, state: State::Torn(torn), waker: Arc::default(), readers: None }
+        KafkaTail::new(of, 0, State::Torn(torn), Arc::default(), None)
+    }
+
+    /// Makes its consumer fetch the partition no more, as one does that has stalled. For tests.
+    ///
+    /// # Panics
+    /// If it has read nothing yet.
+    #[cfg(feature = "contract")]
+    pub fn stall(&self) {
+        let State::Reading(opened) = &self.state else { panic!("it reads nothing yet") };
+        let topic = self.readers.as_ref().map_or("", |readers| &readers.topic);
+        let mut partition = TopicPartitionList::with_capacity(1);
+        partition.add_partition(topic, i32::from(self.of.0));
+        opened.consumer.pause(&partition).expect("it can be paused");
+    }
+
+    /// Goes on from another consumer.
+    fn reopen(&mut self) {
+        let Some(readers) = &self.readers else { return };
+        let opening = match readers.open(self.of, self.next, &self.waker) {
+            Ok(opening) => State::Opening(opening),
+            Err(torn) => State::Torn(torn),
+        };
+        if let State::Reading(mut old) = std::mem::replace(&mut self.state, opening)
+            && let Some(lease) = &mut old.back.lease
+        {
+            lease.stalled = true;
+        }
     }
 
     fn tear(&mut self, torn: Torn) -> Poll<Result<(), Torn>> {
@@ -477,8 +629,17 @@ impl Tail for KafkaTail {
                     // Registered before looking, so that what comes in between wakes.
                     self.waker.register(cx.waker());
                     match read(opened, self.of, self.next, out) {
-                        Ok(0) => return Poll::Pending,
+                        Ok(0) => {
+                            let Some(readers) = &self.readers else { return Poll::Pending };
+                            let ask = || Box::pin(readers.end(self.of)) as BoxFuture<'static, _>;
+                            let stalled = self.watch.poll_stalled(cx, self.next, ask);
+                            let end = std::task::ready!(stalled);
+                            let (of, next) = (self.of, self.next);
+                            tracing::warn!(?of, next, end, "a reader has stalled and is replaced");
+                            self.reopen();
+                        }
                         Ok(moved) => {
+                            self.watch.heard();
                             self.next += moved as u64;
                             return Poll::Ready(Ok(()));
                         }
