@@ -29,6 +29,7 @@ use crate::{
     inbox::{self, Inbox, Outbox},
 };
 use producer::Producer;
+use settings::Kept;
 use tails::Readers;
 
 pub use tails::KafkaTail;
@@ -112,6 +113,27 @@ impl KafkaLedger {
         topic: &str,
         patience: Duration,
     ) -> Result<KafkaLedger, Trouble> {
+        Self::open(config, topic, patience, Kept::ForEver)
+    }
+
+    /// Connects to a topic of news, such as the board: appends are given up after seconds.
+    ///
+    /// # Errors
+    /// Every [`Trouble`] but `Misconfigured`.
+    pub fn connect_for_news(
+        config: &KafkaConfig,
+        topic: &str,
+        patience: Duration,
+    ) -> Result<KafkaLedger, Trouble> {
+        Self::open(config, topic, patience, Kept::ForNow)
+    }
+
+    fn open(
+        config: &KafkaConfig,
+        topic: &str,
+        patience: Duration,
+        keep: Kept,
+    ) -> Result<KafkaLedger, Trouble> {
         let topic: Arc<str> = topic.into();
         let readers = Readers::start(config, &topic)?;
         let consumer = readers.asking();
@@ -134,7 +156,7 @@ impl KafkaLedger {
         if partitions > 1 {
             readers.warm();
         }
-        let producer = Producer::start(config)?;
+        let producer = Producer::start(config, keep)?;
         Ok(KafkaLedger { topic, partitions, producer, readers })
     }
 

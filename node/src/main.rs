@@ -202,15 +202,11 @@ async fn serve(path: &Path, name: &str, ip: IpAddr) -> Result<(), Error> {
         std::future::pending::<()>().await;
     });
     let kafka = node::init::kafka(&config.kafka, name);
-    let connect = |topic: String| {
-        let kafka = kafka.clone();
-        move || KafkaLedger::connect(&kafka, &topic, CONNECT)
-    };
-    let topics = Topics {
-        ledger: Arc::new(reach(connect(config.ledger.topic.clone())).await),
-        board: Arc::new(reach(connect(config.ledger.board_topic.clone())).await),
-        topic_id,
-    };
+    let (ledger, board) = (config.ledger.topic.clone(), config.ledger.board_topic.clone());
+    let board_kafka = kafka.clone();
+    let ledger = reach(move || KafkaLedger::connect(&kafka, &ledger, CONNECT)).await;
+    let board = reach(move || KafkaLedger::connect_for_news(&board_kafka, &board, CONNECT)).await;
+    let topics = Topics { ledger: Arc::new(ledger), board: Arc::new(board), topic_id };
     node::run(setup, topics, wanted, |_| ()).await?;
     tracing::info!("drained");
     Ok(())

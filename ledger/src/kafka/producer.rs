@@ -1,10 +1,16 @@
 //! The producer that all handles share, and the thread that brings its fates back.
 //!
-//! A producer whose idempotence is lost fails for good. Then its thread makes sure that every
-//! append that it took has its fate, and only after that puts a new one in its place.
+//! A producer whose idempotence is lost fails for good; one that let an append time out may
+//! wait for ever for a new producer id without sending anything. In both cases its thread makes
+//! sure that every append that it took has its fate, and only after that puts a new one in its
+//! place.
 
 use std::{
-    sync::{Arc, Weak, mpsc},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -13,7 +19,7 @@ use rdkafka::{
     ClientContext, Message,
     client::Client,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode as Code},
     producer::{
         BaseProducer, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext,
         PurgeConfig,
@@ -21,7 +27,10 @@ use rdkafka::{
 };
 use tokio::sync::watch;
 
-use super::{Handle, Handles, KafkaConfig, Listener, Trouble, settings};
+use super::{
+    Handle, Handles, KafkaConfig, Listener, Trouble,
+    settings::{self, Kept},
+};
 use crate::{
     Fate,
     inbox::{Outbox, Slot},
@@ -56,6 +65,7 @@ fn handle_and_slot(opaque: usize) -> (u32, Slot) {
 pub(super) struct Deliveries {
     listener: Listener,
     handles: watch::Receiver<Handles>,
+    timed_out: AtomicBool,
 }
 
 impl ClientContext for Deliveries {
@@ -78,7 +88,13 @@ impl ProducerContext<NoCustomPartitioner> for Deliveries {
             // librdkafka may know that this one was surely not written, but its successors in
             // flight are in doubt all the same: the caller treats them alike.
             Err((error, message)) => {
-                tracing::warn!(partition = message.partition(), %error, "an append has no fate");
+                if error.rdkafka_error_code() == Some(Code::MessageTimedOut) {
+                    self.timed_out.store(true, Ordering::Relaxed);
+                }
+                if self.listener.may_complain() {
+                    let partition = message.partition();
+                    tracing::warn!(partition, %error, "an append has no fate");
+                }
                 Fate::Unknown
             }
         };
@@ -100,12 +116,12 @@ pub(super) struct Producer {
 }
 
 impl Producer {
-    pub(super) fn start(config: &KafkaConfig) -> Result<Producer, Trouble> {
+    pub(super) fn start(config: &KafkaConfig, keep: Kept) -> Result<Producer, Trouble> {
         let (handles, registered) = watch::channel(Handles::default());
-        let first = create(config, &registered)?;
+        let first = create(config, keep, &registered)?;
         let (publish, link) = watch::channel(Arc::downgrade(&first));
         let (open, closing) = mpsc::sync_channel(1);
-        let turns = Turns { config: config.clone(), registered, publish, closing };
+        let turns = Turns { config: config.clone(), keep, registered, publish, closing };
         let thread = thread::Builder::new()
             .name("ledger-kafka".to_owned())
             .spawn(move || turns.run(first))
@@ -144,16 +160,19 @@ impl Producer {
 
 fn create(
     config: &KafkaConfig,
+    keep: Kept,
     handles: &watch::Receiver<Handles>,
 ) -> Result<Arc<Native>, Trouble> {
-    let context = Deliveries { listener: Listener::default(), handles: handles.clone() };
-    let producer = Native::from_config_and_context(&settings::producer(config), context);
+    let (listener, timed_out) = (Listener::default(), AtomicBool::new(false));
+    let context = Deliveries { listener, handles: handles.clone(), timed_out };
+    let producer = Native::from_config_and_context(&settings::producer(config, keep), context);
     producer.map(Arc::new).map_err(|error| Trouble::Setting(error.to_string()))
 }
 
 /// The thread's own.
 struct Turns {
     config: KafkaConfig,
+    keep: Kept,
     registered: watch::Receiver<Handles>,
     publish: watch::Sender<Weak<Native>>,
     closing: mpsc::Receiver<Duration>,
@@ -169,10 +188,16 @@ impl Turns {
                 Err(mpsc::TryRecvError::Disconnected) => return self.end(&producer, PARTING_MAX),
             }
             let client: &Client<Deliveries> = producer.client();
-            if let Some((code, reason)) = client.fatal_error() {
-                tracing::error!(%code, reason, "the producer is lost and is replaced");
+            let fatal = client.fatal_error();
+            let timed_out = client.context().timed_out.load(Ordering::Relaxed);
+            if fatal.is_some() || timed_out {
+                let reason = fatal.map_or_else(
+                    || "an append timed out".to_owned(),
+                    |(code, why)| format!("{code}: {why}"),
+                );
+                tracing::warn!(reason, "the producer is replaced");
                 settle(&producer, Duration::ZERO);
-                match create(&self.config, &self.registered) {
+                match create(&self.config, self.keep, &self.registered) {
                     Ok(new) => {
                         let lost = std::mem::replace(&mut producer, new);
                         self.publish.send_replace(Arc::downgrade(&producer));

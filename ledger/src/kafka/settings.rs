@@ -22,6 +22,10 @@ const _: () = assert!(FRAME_BYTES_MAX + 1_000 < BATCH_BYTES_MAX);
 // retry" after 3 s already, and the retry attaches to the order that still waits here.
 pub(super) const MESSAGE_MS_MAX: u64 = 30_000;
 
+/// The same for news.
+// A beat counts for half a second, and a leader that moves takes two or three.
+const NEWS_MS_MAX: u64 = 5_000;
+
 /// How long a broker may be silent before its connection is given up.
 const SILENCE_MS_MAX: u64 = 1_500;
 
@@ -55,8 +59,21 @@ fn common(config: &KafkaConfig) -> ClientConfig {
     settings
 }
 
-pub(super) fn producer(config: &KafkaConfig) -> ClientConfig {
+/// What a topic is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// Orders: a frame is worth waiting for until its brokers have agreed who leads.
+    ForEver,
+    /// News of the moment: what is late is worth nothing, and only keeps later news waiting.
+    ForNow,
+}
+
+pub(super) fn producer(config: &KafkaConfig, keep: Kept) -> ClientConfig {
     let mut settings = common(config);
+    let message_ms = match keep {
+        Kept::ForEver => MESSAGE_MS_MAX,
+        Kept::ForNow => NEWS_MS_MAX,
+    };
     settings
         // A fate is told when all in-sync replicas have the frame, and is then true for ever.
         .set("acks", "all")
@@ -68,7 +85,7 @@ pub(super) fn producer(config: &KafkaConfig) -> ClientConfig {
         .set("max.in.flight.requests.per.connection", "5")
         // Frames are batches already; the owner gathers while the one before is on its way.
         .set("linger.ms", "0")
-        .set("message.timeout.ms", MESSAGE_MS_MAX.to_string())
+        .set("message.timeout.ms", message_ms.to_string())
         // How long a leader waits for its replicas before it answers at all: less than
         // the silence after which the connection is given up.
         .set("request.timeout.ms", "1000")

@@ -266,7 +266,7 @@ fn options_cannot_undo_what_a_ledgers_safety_rests_on() {
     for (name, value) in [("acks", "0"), ("enable.idempotence", "false"), ("client.rack", "a")] {
         config.options.push((name.to_owned(), value.to_owned()));
     }
-    let settings = settings::producer(&config);
+    let settings = settings::producer(&config, settings::Kept::ForEver);
     assert_eq!(settings.get("acks"), Some("all"));
     assert_eq!(settings.get("enable.idempotence"), Some("true"));
     assert_eq!(settings.get("client.rack"), Some("a"));
