@@ -7,7 +7,7 @@ export E2E_PROGRAMS = $(CARGO_TARGET_DIR)/e2e
 # Debian's packages, and those of Kafka's jars, need no questions answered.
 export DEBIAN_FRONTEND = noninteractive
 
-.PHONY: demo test lint unit programs install ledgers local cluster bench help
+.PHONY: demo test lint unit model programs install ledgers local cluster bench help
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,9 @@ lint: ## formatting and clippy, warnings denied
 
 unit: ## every test that needs nothing but this checkout
 	cargo test --workspace
+
+model: ## the protocols on paper, exhaustively, whole and without each of their rules
+	cargo run --quiet --profile e2e -p model
 
 programs: ## what the end-to-end tests run
 	cargo build --profile e2e -p node --features kafka
