@@ -6,15 +6,14 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use inventory::allocate::PARTY_MAX;
-use inventory::definition::Place as Seating;
+use inventory::definition::{Place as Seating, Timetable};
 use inventory::entry::{End, OrderRequest};
 use inventory::legs::Journey;
 use inventory::owner::{Answer, OrderView, Status};
 use inventory::pool::Pool;
 use inventory::state::Command;
-use inventory::words::{BuyerHash, LedgerKey, OrderId, RunId, ShareId};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use inventory::words::{BuyerHash, LedgerKey, OrderId, ShareId};
+use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
 use super::runs::time;
@@ -161,11 +160,7 @@ fn body_hash(secret: &LedgerKey, asked: &PlaceBody<'_>) -> inventory::words::Bod
 }
 
 /// The journey between two stop codes of a timetable.
-pub(crate) fn journey(
-    timetable: &inventory::definition::Timetable,
-    from: &str,
-    to: &str,
-) -> Result<Journey, Problem> {
+pub(crate) fn journey(timetable: &Timetable, from: &str, to: &str) -> Result<Journey, Problem> {
     let stop = |field: &str, code: &str| {
         let known = timetable.stop(code);
         known.ok_or_else(|| Problem::no_such_trip(format!("{field}: the run has no stop {code}")))
@@ -296,10 +291,45 @@ fn finish(station: &Station, answer: Answer) -> Result<Reply, Problem> {
     let order = json(&world.pool, &view).ok_or_else(|| Problem::busy("starting"))?;
     let created = new && matches!(view.status, Status::Held(_));
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(reply(status, "application/json", order.to_string()))
+    Ok(reply(status, "application/json", order))
 }
 
-fn json(pool: &Pool, view: &OrderView) -> Option<Value> {
+/// An order as its buyer reads it. Borrowed, and written straight into the answer: a tree of
+/// JSON values in between would cost more than to find the seat.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OrderBody<'a> {
+    id: String,
+    state: &'static str,
+    run: String,
+    from: &'a str,
+    to: &'a str,
+    class: &'a str,
+    seats: Vec<SeatBody<'a>>,
+    price_minor: u64,
+    currency: &'a str,
+    held_until: Option<String>,
+    payment_returned: bool,
+    position: Option<PositionBody>,
+}
+
+#[derive(Debug, Serialize)]
+struct SeatBody<'a> {
+    coach: &'a str,
+    number: String,
+    passenger: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct PositionBody {
+    partition: u16,
+    offset: u64,
+}
+
+/// Bytes of an order with a few passengers; a longer one grows.
+const ORDER_BYTES: usize = 512;
+
+fn json(pool: &Pool, view: &OrderView) -> Option<Vec<u8>> {
     let definition = pool.definition()?;
     let run = definition.runs.get(usize::from(view.run.0))?;
     let timetable = definition.timetable(view.run)?;
@@ -309,21 +339,25 @@ fn json(pool: &Pool, view: &OrderView) -> Option<Value> {
         Status::Held(deadline) => Some(time(deadline)),
         _ => None,
     };
-    let position = view.position.map(|(share, at)| json!({"partition": share.0, "offset": at.0}));
-    Some(json!({
-        "id": view.order.to_string(),
-        "state": state(view.status),
-        "run": format!("{}/{}", run.train, run.date),
-        "from": stop(view.journey.from())?,
-        "to": stop(view.journey.to())?,
-        "class": class.name,
-        "seats": seats(pool, view.run, &view.seats)?,
-        "priceMinor": view.price,
-        "currency": definition.currency,
-        "heldUntil": held_until,
-        "paymentReturned": view.returned,
-        "position": position,
-    }))
+    let order = OrderBody {
+        id: view.order.to_string(),
+        state: state(view.status),
+        run: [&run.train, "/", &run.date].concat(),
+        from: stop(view.journey.from())?,
+        to: stop(view.journey.to())?,
+        class: &class.name,
+        seats: seats(timetable, &view.seats)?,
+        price_minor: view.price,
+        currency: &definition.currency,
+        held_until,
+        payment_returned: view.returned,
+        position: view
+            .position
+            .map(|(share, at)| PositionBody { partition: share.0, offset: at.0 }),
+    };
+    let mut bytes = Vec::with_capacity(ORDER_BYTES);
+    serde_json::to_writer(&mut bytes, &order).ok()?;
+    Some(bytes)
 }
 
 fn state(status: Status) -> &'static str {
@@ -339,11 +373,10 @@ fn state(status: Status) -> &'static str {
     }
 }
 
-fn seats(pool: &Pool, run: RunId, seats: &[u16]) -> Option<Vec<Value>> {
-    let timetable = pool.definition()?.timetable(run)?;
+fn seats<'a>(timetable: &'a Timetable, seats: &[u16]) -> Option<Vec<SeatBody<'a>>> {
     let one = |(passenger, seat): (usize, &u16)| {
         let (coach, at) = timetable.coach_of(*seat)?;
-        Some(json!({"coach": coach.name, "number": coach.number(at), "passenger": passenger}))
+        Some(SeatBody { coach: &coach.name, number: coach.number(at), passenger })
     };
     seats.iter().enumerate().map(one).collect()
 }
