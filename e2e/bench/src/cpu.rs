@@ -12,9 +12,18 @@ use e2e::{Error, Result};
 /// The kernel tells times in hundredths of a second, whatever it counts in itself.
 const TICK_MICROS: f64 = 10_000.0;
 
-/// The time that a process's threads had: thread id to name and ticks.
+/// The time that a process or a thread had.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Ticks {
+    user: u64,
+    kernel: u64,
+    /// Of its children that have ended, in both modes.
+    ended: u64,
+}
+
+/// The time that a process's threads had, by thread id and with their names.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Threads(BTreeMap<i32, (String, u64)>);
+pub(crate) struct Threads(BTreeMap<i32, (String, Ticks)>);
 
 /// Microseconds between two looks at a process.
 #[derive(Debug, Clone, Default, serde::Serialize)]
@@ -22,6 +31,8 @@ pub(crate) struct Threads(BTreeMap<i32, (String, u64)>);
 pub(crate) struct Spent {
     /// All threads.
     pub(crate) micros: f64,
+    /// What of it was spent in the kernel.
+    pub(crate) kernel_micros: f64,
     /// By name of thread; the first one's is `main`.
     pub(crate) threads: BTreeMap<String, f64>,
 }
@@ -43,7 +54,7 @@ impl Threads {
             let path = entry.map_err(io)?.path();
             // A thread may end between the two looks.
             let Ok(stat) = fs::read_to_string(path.join("stat")) else { continue };
-            let Some((id, name, [ticks, _])) = parse(&stat) else { continue };
+            let Some((id, name, ticks)) = parse(&stat) else { continue };
             let name = if id == process.pid { "main".to_owned() } else { name };
             threads.insert(id, (name, ticks));
         }
@@ -54,10 +65,12 @@ impl Threads {
     pub(crate) fn since(&self, before: &Self) -> Spent {
         let mut spent = Spent::default();
         for (id, (name, ticks)) in &self.0 {
-            let then = before.0.get(id).map_or(0, |(_, ticks)| *ticks);
-            let micros = ticks.saturating_sub(then) as f64 * TICK_MICROS;
-            spent.micros += micros;
-            *spent.threads.entry(name.clone()).or_default() += micros;
+            let then = before.0.get(id).map_or(Ticks::default(), |(_, ticks)| *ticks);
+            let kernel = micros(ticks.kernel.saturating_sub(then.kernel));
+            let both = kernel + micros(ticks.user.saturating_sub(then.user));
+            spent.micros += both;
+            spent.kernel_micros += kernel;
+            *spent.threads.entry(name.clone()).or_default() += both;
         }
         spent
     }
@@ -71,20 +84,18 @@ pub(crate) fn ended_children() -> Result<u64> {
     let what = "/proc/self/stat";
     let stat =
         fs::read_to_string(what).map_err(|source| Error::Io { what: what.to_owned(), source })?;
-    let (_, _, [_, ended]) = parse(&stat).unwrap_or_default();
-    Ok(ended)
+    Ok(parse(&stat).map_or(0, |(_, _, ticks)| ticks.ended))
 }
 
-/// Id, name, and ticks of its own and of its ended children, from a line of `/proc/…/stat`.
-fn parse(stat: &str) -> Option<(i32, String, [u64; 2])> {
+/// Id, name and time, from a line of `/proc/…/stat`.
+fn parse(stat: &str) -> Option<(i32, String, Ticks)> {
     // The name is in parentheses and may hold any character, so count from its end.
     let (id, rest) = stat.split_once(" (")?;
     let (name, rest) = rest.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
-    // User and kernel mode, each.
-    let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
-    let both = |at: usize| Some(ticks(at)? + ticks(at + 1)?);
-    Some((id.parse().ok()?, name.to_owned(), [both(11)?, both(13)?]))
+    let at = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    let ticks = Ticks { user: at(11)?, kernel: at(12)?, ended: at(13)? + at(14)? };
+    Some((id.parse().ok()?, name.to_owned(), ticks))
 }
 
 /// Ticks that all processors were busy since the machine started.
@@ -114,7 +125,8 @@ mod tests {
     #[test]
     fn a_thread_s_name_may_hold_what_separates_fields() {
         let line = "42 (rdk:a) b (c) S 1 2 3 4 5 6 7 8 9 10 300 21 3 4 20 0 1 0 99";
-        assert_eq!(parse(line), Some((42, "rdk:a) b (c".to_owned(), [321, 7])));
+        let ticks = Ticks { user: 300, kernel: 21, ended: 7 };
+        assert_eq!(parse(line), Some((42, "rdk:a) b (c".to_owned(), ticks)));
     }
 
     #[test]

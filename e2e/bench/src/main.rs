@@ -240,6 +240,11 @@ impl Bench<'_> {
         let after = sale.metrics()?;
         shot.counted = since(&after, &before);
         shot.done = shot.counted.get("answers_total{kind=\"written\"}").copied().unwrap_or(0);
+        // An answer that says yes and is no new order, 200 for a key that is known, is no sale.
+        if shot.seen.taken() > shot.done {
+            let message = format!("{name}: {} took, {} were sold", shot.seen.taken(), shot.done);
+            return Err(Error::Refused(message));
+        }
         Ok((warm.taken() + shot.seen.taken(), shot))
     }
 

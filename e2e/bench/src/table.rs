@@ -33,6 +33,10 @@ impl Shot {
     pub(crate) fn micros_each(&self) -> f64 {
         self.spent.micros / self.done.max(1) as f64
     }
+
+    fn kernel_micros_each(&self) -> f64 {
+        self.spent.kernel_micros / self.done.max(1) as f64
+    }
 }
 
 /// A ceiling and the node right behind it.
@@ -83,6 +87,8 @@ struct Row {
     name: String,
     per_second: Spread,
     cpu_micros_each: Spread,
+    /// What of it was spent in the kernel.
+    kernel_micros_each: Spread,
     p50_millis: Spread,
     p99_millis: Spread,
     others_cores: Spread,
@@ -95,6 +101,7 @@ impl Row {
             name,
             per_second: spread(|s| s.seen.rate()),
             cpu_micros_each: spread(Shot::micros_each),
+            kernel_micros_each: spread(Shot::kernel_micros_each),
             p50_millis: spread(|s| s.seen.p50 as f64 / 1_000.0),
             p99_millis: spread(|s| s.seen.p99 as f64 / 1_000.0),
             others_cores: spread(|s| s.others_cores),
@@ -119,6 +126,10 @@ struct Ratio {
     kafka_cores: Spread,
     /// Answers that are no sale, by the node's own words.
     no_sale: BTreeMap<String, u64>,
+    /// Answers above 399, as wrk saw them.
+    refused: u64,
+    /// Connections and answers that wrk lost.
+    lost: u64,
 }
 
 /// All that is worth keeping.
@@ -148,13 +159,15 @@ impl Summary {
 
     /// The table.
     pub(crate) fn shown(&self) -> String {
-        let heads = ["", "per second", "CPU µs each", "p50 ms", "p99 ms", "others' cores"];
+        let heads =
+            ["", "per second", "CPU µs each", "of it kernel", "p50 ms", "p99 ms", "others' cores"];
         let mut lines = vec![heads.map(str::to_owned)];
         lines.extend(self.rows.iter().map(|row| {
             [
                 row.name.clone(),
                 row.per_second.shown(0),
                 row.cpu_micros_each.shown(1),
+                format!("{:.1}", row.kernel_micros_each.median),
                 row.p50_millis.shown(2),
                 row.p99_millis.shown(2),
                 row.others_cores.shown(2),
@@ -200,6 +213,8 @@ impl Ratio {
             redis_commands_per_1000: each(sum("redis_commands_total")) * 1_000.0,
             kafka_cores: Spread::of(nodes.iter().map(|n| n.kafka_cores)),
             no_sale,
+            refused: nodes.iter().map(|n| n.seen.refused).sum(),
+            lost: nodes.iter().map(|n| n.seen.lost).sum(),
         }
     }
 
@@ -217,11 +232,14 @@ impl Ratio {
             "  {:.1} orders a frame, {:.0} bytes of ledger an order, {:.2} Redis commands for 1,000",
             self.orders_per_frame, self.ledger_bytes_per_order, self.redis_commands_per_1000
         )?;
-        let kinds: Vec<_> = self.no_sale.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
-        let none = if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") };
-        writeln!(to, "  answers that are no sale: {none}; cores of Kafka {}", {
-            self.kafka_cores.shown(2)
-        })
+        let kinds = self.no_sale.iter().map(|(kind, n)| format!("{n} {kind}, "));
+        let Self { refused, lost, .. } = self;
+        writeln!(
+            to,
+            "  no sale, says the node: {}by status, says wrk: {refused} refused, {lost} lost",
+            if self.no_sale.is_empty() { "none; ".to_owned() } else { kinds.collect::<String>() }
+        )?;
+        writeln!(to, "  cores of Kafka {}", self.kafka_cores.shown(2))
     }
 }
 
@@ -274,7 +292,11 @@ mod tests {
         Shot {
             seen,
             done,
-            spent: Spent { micros, threads: [("main".to_owned(), micros)].into() },
+            spent: Spent {
+                micros,
+                kernel_micros: micros / 2.0,
+                threads: [("main".to_owned(), micros)].into(),
+            },
             kafka_cores: 0.2,
             wrk_cores: 0.5,
             others_cores: 0.0,
@@ -292,7 +314,7 @@ mod tests {
             shown.contains("sales / ceiling 0.50 (0.50 to 0.50); CPU / ceiling 2.00"),
             "{shown}"
         );
-        assert!(shown.contains("no sale: 100 sold-out"), "{shown}");
+        assert!(shown.contains("100 sold-out, by status, says wrk: 100 refused"), "{shown}");
         assert!(shown.contains("50.0 orders a frame"), "{shown}");
     }
 }
