@@ -1,4 +1,4 @@
-//! Who used the processors, from `/proc`.
+//! Who used the processors and the memory, from `/proc`.
 //!
 //! Throughput on a machine that also runs the load says as much of the load as of the server;
 //! the time that a process was given says what one request costs it.
@@ -98,6 +98,20 @@ fn parse(stat: &str) -> Option<(i32, String, Ticks)> {
     Some((id.parse().ok()?, name.to_owned(), ticks))
 }
 
+/// Bytes of memory that a process has.
+///
+/// # Errors
+/// When the process is gone.
+pub(crate) fn resident(process: ProcessId) -> Result<u64> {
+    let path = format!("/proc/{}/status", process.pid);
+    let status = fs::read_to_string(&path);
+    let status = status.map_err(|source| Error::Io { what: path.clone(), source })?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"));
+    let kilobytes = line.and_then(|kilobytes| kilobytes.trim().parse::<u64>().ok());
+    let missing = || Error::Refused(format!("{path} does not tell VmRSS"));
+    kilobytes.map(|kilobytes| kilobytes * 1_024).ok_or_else(missing)
+}
+
 /// Ticks that all processors were busy since the machine started.
 ///
 /// # Errors
@@ -130,8 +144,9 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_thread_is_charged_for_its_time() {
+    fn a_busy_thread_is_charged_for_its_time_and_memory_is_known() {
         let own = ProcessId::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert!(resident(own).unwrap() > 100_000);
         let before = Threads::of(own).unwrap();
         let begun = std::time::Instant::now();
         let work = std::thread::Builder::new().name("busy-one".to_owned());

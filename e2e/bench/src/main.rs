@@ -192,6 +192,7 @@ struct Look {
     busy: u64,
     ended: u64,
     server: Threads,
+    resident: u64,
     engines: Vec<Threads>,
     own: Threads,
 }
@@ -265,6 +266,7 @@ impl Bench<'_> {
             busy: cpu::busy()?,
             ended: cpu::ended_children()?,
             server: Threads::of(server)?,
+            resident: cpu::resident(server)?,
             engines: self.engines.iter().map(|e| Threads::of(*e)).collect::<Result<_>>()?,
             own: own.map_or_else(|| Ok(Threads::default()), Threads::of)?,
         })
@@ -305,6 +307,7 @@ impl Look {
             done: seen.requests,
             seen,
             spent,
+            grown: self.resident.saturating_sub(before.resident),
             kafka_cores: engines.first().copied().unwrap_or(0.0) / time,
             wrk_cores: wrk / time,
             others_cores: (cpu::micros(self.busy - before.busy) - ours).max(0.0) / time,

@@ -18,6 +18,8 @@ pub(crate) struct Shot {
     pub(crate) done: u64,
     /// The server's processor time.
     pub(crate) spent: Spent,
+    /// Bytes by which the server's memory grew.
+    pub(crate) grown: u64,
     /// Processors used by the broker.
     pub(crate) kafka_cores: f64,
     /// Processors used by wrk.
@@ -122,6 +124,7 @@ struct Ratio {
     thread_micros: BTreeMap<String, f64>,
     orders_per_frame: f64,
     ledger_bytes_per_order: f64,
+    memory_bytes_per_order: f64,
     redis_commands_per_1000: f64,
     kafka_cores: Spread,
     /// Answers that are no sale, by the node's own words.
@@ -210,6 +213,7 @@ impl Ratio {
             thread_micros,
             orders_per_frame: orders as f64 / sum("frames_total").max(1.0),
             ledger_bytes_per_order: each(sum("frame_bytes_total")),
+            memory_bytes_per_order: each(nodes.iter().map(|n| n.grown).sum::<u64>() as f64),
             redis_commands_per_1000: each(sum("redis_commands_total")) * 1_000.0,
             kafka_cores: Spread::of(nodes.iter().map(|n| n.kafka_cores)),
             no_sale,
@@ -229,8 +233,12 @@ impl Ratio {
         writeln!(to, "  µs of an order by thread: {}", threads.join(", "))?;
         writeln!(
             to,
-            "  {:.1} orders a frame, {:.0} bytes of ledger an order, {:.2} Redis commands for 1,000",
-            self.orders_per_frame, self.ledger_bytes_per_order, self.redis_commands_per_1000
+            "  {:.1} orders a frame; an order: {:.0} bytes of ledger, {:.0} of the node's memory, \
+             {:.4} Redis commands",
+            self.orders_per_frame,
+            self.ledger_bytes_per_order,
+            self.memory_bytes_per_order,
+            self.redis_commands_per_1000 / 1_000.0
         )?;
         let kinds = self.no_sale.iter().map(|(kind, n)| format!("{n} {kind}, "));
         let Self { refused, lost, .. } = self;
@@ -297,6 +305,7 @@ mod tests {
                 kernel_micros: micros / 2.0,
                 threads: [("main".to_owned(), micros)].into(),
             },
+            grown: 0,
             kafka_cores: 0.2,
             wrk_cores: 0.5,
             others_cores: 0.0,
