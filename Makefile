@@ -7,7 +7,7 @@ export E2E_PROGRAMS = $(CARGO_TARGET_DIR)/e2e
 # Debian's packages, and those of Kafka's jars, need no questions answered.
 export DEBIAN_FRONTEND = noninteractive
 
-.PHONY: demo test lint unit model programs install ledgers local cluster bench help
+.PHONY: demo test lint unit model programs install ledgers schema local cluster bench help
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,15 @@ install: ## Kubernetes, Kafka, Redis: as root, once; says what it does
 ledgers: ## the ledger's suite on a real Kafka, the stock's on a real Redis
 	cargo test -p ledger --features kafka,contract --test kafka
 	cargo test -p lua
+
+# Built before, since nothing reaches a registry from inside the bed.
+IN_BED = cargo e2e --bed schema exec-ns cluster -- cargo test --offline
+schema: ## the CRD, the chart and the checker on a real API server, Helm and Kafka
+	cargo test --no-run -p crds
+	cargo test --no-run -p checker --features kafka
+	cargo e2e --bed schema up --nodes 1
+	( $(IN_BED) -p crds && $(IN_BED) -p checker --features kafka --test kafka ); \
+	  status=$$?; cargo e2e --bed schema down && exit $$status
 
 local: ## a sale in local mode, sold out while nodes are killed, then judged
 	cargo test -p e2e --test local -- --ignored --nocapture --test-threads 1

@@ -6,6 +6,7 @@
 //! other, except by sharing the machine.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -226,6 +227,18 @@ impl Bed {
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
         self.control_folder().join("admin.kubeconfig")
+    }
+
+    /// What tests inside the bed are told of it by their environment.
+    #[must_use]
+    pub fn environment(&self) -> BTreeMap<&'static str, OsString> {
+        BTreeMap::from([
+            ("KUBECONFIG", self.kubeconfig().into()),
+            ("STATIONMASTER_KUBECONFIG", self.kubeconfig().into()),
+            ("STATIONMASTER_KUBECTL", self.tools.kubernetes("kubectl").into()),
+            ("STATIONMASTER_HELM", self.tools.helm().into()),
+            ("STATIONMASTER_KAFKA", self.kafka_bootstrap().into()),
+        ])
     }
 
     /// Where Kafka is, for clients inside the bed.

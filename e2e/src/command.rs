@@ -72,6 +72,7 @@ enum Command {
         output: Option<PathBuf>,
     },
     /// Run a command in a network namespace of the bed, from where it reaches Services and pods.
+    /// KUBECONFIG and STATIONMASTER_{KUBECONFIG,KUBECTL,HELM,KAFKA} say where the bed's parts are.
     ExecNs {
         /// `cluster`, or `node-1` and so on.
         place: String,
@@ -307,6 +308,7 @@ impl Arguments {
                 let cluster = cluster()?;
                 let bed = cluster.bed("exec-ns")?;
                 let mut inside = bed.command_in(&place, Path::new(&command[0]))?;
+                inside.envs(bed.environment());
                 return status_of(inside.args(&command[1..]));
             }
             Command::KafkaTool { name, arguments } => {

@@ -272,7 +272,7 @@ fn a_long_sale_is_sold_out_once_through_faults(world: &World) {
     let first = world.folder.join("first.jsonl");
     // So slow that every fault falls into the sale, however fast this machine is.
     let crowd = world.crowd("long", &first, 7).args(["--party", "1", "--think-ms", "1000"]);
-    let mut crowd = crowd.args(["--orders", "7000"]).start();
+    let mut crowd = crowd.args(["--orders", "4600"]).start();
     pause(2);
     let kills = nodes_are_killed(world);
     a_node_and_redis_stop(world);
@@ -324,7 +324,7 @@ fn nodes_are_killed(world: &World) -> Vec<Kill> {
         let node = pods[at % pods.len()].clone();
         world.signal(&node, Signal::KILL);
         kills.push(Kill { node, at: now_ms() });
-        pause(12);
+        pause(8);
     }
     kills
 }
