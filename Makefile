@@ -7,6 +7,9 @@ export E2E_PROGRAMS = $(CARGO_TARGET_DIR)/e2e
 # Debian's packages, and those of Kafka's jars, need no questions answered.
 export DEBIAN_FRONTEND = noninteractive
 
+# All of the code is checked and tested with the same features, so that it is built once.
+ALL = --workspace --features node/kafka,ledger/kafka,ledger/contract,checker/kafka
+
 .PHONY: demo test lint unit model programs install ledgers schema local cluster bench help
 
 help: ## this list
@@ -15,15 +18,16 @@ help: ## this list
 demo: ## a whole fleet in one process; no root, no other packages
 	cargo local examples/demo.yaml
 
-test: install lint unit programs local ## what CI runs; `make cluster` and `make ledgers` are beside it
-	@echo "make test: lint, unit tests, Redis, and sales in local mode (three nodes killed, then judged) passed"
+test: install lint unit model ledgers schema programs local cluster ## everything; what CI runs
+	@echo "make test passed: lint, unit tests, the protocols' model, Kafka and Redis, CRD and chart on" \
+	  "a real API server, a sale in local mode and one on a real cluster, both through faults and judged"
 
 lint: ## formatting and clippy, warnings denied
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy $(ALL) --all-targets -- -D warnings
 
 unit: ## every test that needs nothing but this checkout
-	cargo test --workspace
+	cargo test $(ALL)
 
 model: ## the protocols on paper, exhaustively, whole and without each of their rules
 	cargo run --quiet --profile e2e -p model
@@ -37,24 +41,22 @@ programs: ## what the end-to-end tests run
 install: ## Kubernetes, Kafka, Redis: as root, once; says what it does
 	cargo e2e install
 
-ledgers: ## the ledger's suite on a real Kafka, the stock's on a real Redis
-	cargo test -p ledger --features kafka,contract --test kafka
-	cargo test -p lua
+ledgers: ## the ledger's suite on a real Kafka
+	cargo test $(ALL) --test kafka -- --ignored --nocapture --test-threads 1
 
 # Built before, since nothing reaches a registry from inside the bed.
-IN_BED = cargo e2e --bed schema exec-ns cluster -- cargo test --offline
+IN_BED = cargo e2e --bed schema exec-ns cluster -- cargo test --offline $(ALL)
 schema: ## the CRD, the chart and the checker on a real API server, Helm and Kafka
-	cargo test --no-run -p crds
-	cargo test --no-run -p checker --features kafka
+	cargo test --no-run $(ALL)
 	cargo e2e --bed schema up --nodes 1
-	( $(IN_BED) -p crds && $(IN_BED) -p checker --features kafka --test kafka ); \
+	$(IN_BED) --test apiserver --test chart --test kafka; \
 	  status=$$?; cargo e2e --bed schema down && exit $$status
 
 local: ## a sale in local mode, sold out while nodes are killed, then judged
-	cargo test -p e2e --test local -- --ignored --nocapture --test-threads 1
+	cargo test $(ALL) --test local -- --ignored --nocapture --test-threads 1
 
 cluster: ## a sale on a real Kubernetes, Kafka and Redis
-	E2E=1 cargo test -p e2e --test cluster -- --ignored --nocapture --test-threads 1
+	E2E=1 cargo test $(ALL) --test cluster -- --ignored --nocapture --test-threads 1
 
 bench: programs ## sales per second of one node beside what HTTP alone can do: two minutes, one table
 	cargo build --profile e2e -p bench

@@ -111,6 +111,7 @@ async fn torn(tail: &mut KafkaTail) -> Torn {
 }
 
 #[tokio::test]
+#[ignore = "needs Java and Kafka, which `cargo e2e install` brings, and minutes"]
 async fn a_real_broker_keeps_every_promise() {
     let Some(brokers) = Brokers::one() else { return };
     contract::every_promise(async || {
@@ -419,6 +420,7 @@ fn leader(config: &KafkaConfig, topic: &str) -> usize {
 }
 
 #[tokio::test]
+#[ignore = "needs Java and Kafka, which `cargo e2e install` brings, and minutes"]
 async fn a_leader_that_dies_or_hangs_costs_seconds_and_no_record() {
     let Some(mut brokers) = Brokers::start(3) else { return };
     let spec = brokers.spec("faults");
@@ -456,6 +458,7 @@ async fn a_leader_that_dies_or_hangs_costs_seconds_and_no_record() {
 }
 
 #[tokio::test]
+#[ignore = "needs Java and Kafka, which `cargo e2e install` brings, and minutes"]
 async fn all_goes_on_soon_after_kafka_was_away_for_longer_than_an_append_waits() {
     const READERS: usize = 6;
     let Some(mut brokers) = Brokers::start(1) else { return };

@@ -290,7 +290,7 @@ mod tests {
         let prober = prober(listener.local_addr().unwrap().port());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                drop(stream)
+                drop(stream);
             }
         });
         let answer = prober.report("a", "127.0.0.1").await;
