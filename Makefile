@@ -58,6 +58,8 @@ local: ## a sale in local mode, sold out while nodes are killed, then judged
 cluster: ## a sale on a real Kubernetes, Kafka and Redis
 	E2E=1 cargo test $(ALL) --test cluster -- --ignored --nocapture --test-threads 1
 
-bench: programs ## sales per second of one node beside what HTTP alone can do: two minutes, one table
+bench: ## sales per second of one node beside what HTTP alone can do: two minutes, one table
+	cargo build --profile e2e -p node --features kafka
+	cargo build --profile e2e -p checker --features kafka
 	cargo build --profile e2e -p bench
 	$(E2E_PROGRAMS)/bench $(BENCH)
