@@ -301,6 +301,11 @@ impl Board {
         }
     }
 
+    /// Begins anew, as a reader that has heard nothing; own beats of before do not count.
+    pub fn forget(&mut self) {
+        *self = Self::new(self.ledger, self.incarnation);
+    }
+
     /// Notes that an own beat goes out now. To be called before it is handed to the log.
     pub fn sent(&mut self, number: u64, mono: Millis) {
         if self.sent.len() == ECHOES_MAX {

@@ -61,7 +61,7 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// What `me` knows of `share`. `yielded` is when its Yield was read, if one stands.
+    /// What `me` knows of `share`, but for its Yield: that is known to who folds the share.
     #[must_use]
     pub fn of(
         share: ShareId,
@@ -69,7 +69,6 @@ impl Standing {
         incarnation: Incarnation,
         (pool, board): (&Pool, &Board),
         mono: Millis,
-        yielded: Option<Millis>,
     ) -> Self {
         let assign = pool.assign();
         Self {
@@ -80,7 +79,7 @@ impl Standing {
             evict: assign.evict.get(&share).copied(),
             silent_ms: board.share_silent_ms(mono, share),
             first_in_line: first_in_line(share, board, mono) == Some(me),
-            yielded_ms: yielded.map_or(0, |at| mono.since(at)),
+            yielded_ms: 0,
         }
     }
 }

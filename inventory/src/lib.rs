@@ -13,15 +13,19 @@
 //! - [`pool`]: partition 0; [`digest`], [`board`]: what is free elsewhere, and proofs of it.
 //! - [`claim`]: when a share may be claimed; [`owner`]: owning it;
 //!   [`message`]: what nodes say to each other.
+//! - [`contend`]: wanting a share; [`draw`]: which blocks; [`conductor`]: all of one node.
 //! - [`plan`]: who should own what; [`dispatcher`]: when it is time for another plan.
 
 pub mod allocate;
 pub mod board;
 pub mod claim;
 pub mod codec;
+pub mod conductor;
+pub mod contend;
 pub mod definition;
 pub mod digest;
 pub mod dispatcher;
+pub mod draw;
 pub mod entry;
 pub mod fold;
 pub mod legs;

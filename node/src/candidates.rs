@@ -1,33 +1,35 @@
 //! Folding shares and claiming them, on a thread of their own.
 //!
 //! Folding a long log takes seconds of CPU; buyers of the shares that this node owns already
-//! must not wait for it. The finished owner is mailed to the worker.
+//! must not wait for it. Each [`Contender`] is driven here; the finished owner is mailed to the
+//! worker.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use inventory::claim::{Standing, may_claim, patience_ms};
-use inventory::owner::{Candidate, Now, Progress};
-use inventory::words::{Millis, Offset, ShareId};
+use inventory::claim::Standing;
+use inventory::conductor;
+use inventory::contend::{Contender, Step};
+use inventory::owner::{Now, Owner};
+use inventory::words::{Offset, ShareId};
 use ledger::{Log, Partition, Slip, Tail, Torn};
 use tokio::sync::{mpsc, watch};
 
-use crate::station::Mail;
+use crate::station::{Clock, Mail};
 
-/// Starts of candidates that wait for the thread: one for each share of the largest ledger.
+/// Starts of contenders that wait for the thread: one for each share of the largest ledger.
 const STARTS_MAX: usize = 1_024;
 
-/// A Claim that was not read back by then is appended again; a second one of the same epoch
-/// by the same process is void or harmless.
-const CLAIM_PATIENCE: Duration = Duration::from_secs(5);
+/// How often a contender looks again at the time when nothing else wakes it.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// What a candidate knows of its chances; none once the node has lost interest.
+/// What a contender knows of its chances; none once the node has lost interest.
 type Prospect = watch::Receiver<Option<(Standing, Now)>>;
 
 struct Start<L> {
-    share: ShareId,
-    candidate: Candidate,
+    contender: Contender,
     log: L,
+    clock: Clock,
     prospect: Prospect,
 }
 
@@ -45,41 +47,33 @@ impl<L: Log> Candidates<L> {
         Ok(Self { starts, running: BTreeMap::new() })
     }
 
-    /// Whether the share is being folded.
-    pub(crate) fn contains(&self, share: ShareId) -> bool {
-        self.running.contains_key(&share)
-    }
-
-    /// Shares that are being folded.
-    pub(crate) fn shares(&self) -> impl Iterator<Item = ShareId> + '_ {
-        self.running.keys().copied()
-    }
-
-    /// Begins to fold a share.
-    pub(crate) fn start(&mut self, candidate: Candidate, log: L, standing: (Standing, Now)) {
-        let share = candidate.state().share();
-        let (tell, prospect) = watch::channel(Some(standing));
-        if self.starts.try_send(Start { share, candidate, log, prospect }).is_ok() {
+    /// Begins to fold a share. False if the thread has no room.
+    pub(crate) fn start(&mut self, contender: Contender, log: L, clock: Clock) -> bool {
+        let share = contender.share();
+        let (tell, prospect) = watch::channel(contender.prospect());
+        let taken = self.starts.try_send(Start { contender, log, clock, prospect }).is_ok();
+        if taken {
             self.running.insert(share, tell);
         }
+        taken
     }
 
-    /// Tells a candidate how it stands; none ends it unless its Claim is in flight.
-    pub(crate) fn tell(&self, share: ShareId, standing: Option<(Standing, Now)>) {
+    /// Tells a contender how it stands.
+    pub(crate) fn tell(&self, share: ShareId, prospect: Option<(Standing, Now)>) {
         if let Some(tell) = self.running.get(&share) {
-            tell.send_replace(standing);
+            tell.send_replace(prospect);
         }
     }
 
-    /// Forgets a candidate that has ended.
-    pub(crate) fn ended(&mut self, share: ShareId) {
-        self.running.remove(&share);
+    /// Forgets contenders that the conductor does not have any more.
+    pub(crate) fn retain(&mut self, contended: impl Fn(ShareId) -> bool) {
+        self.running.retain(|share, _| contended(*share));
     }
 }
 
 fn serve<L: Log>(mut inbox: mpsc::Receiver<Start<L>>, mail: &mpsc::Sender<Mail>) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-        tracing::error!("no runtime for candidates: this node will own nothing");
+        tracing::error!("no runtime for contenders: this node will own nothing");
         return;
     };
     let local = tokio::task::LocalSet::new();
@@ -88,17 +82,17 @@ fn serve<L: Log>(mut inbox: mpsc::Receiver<Start<L>>, mail: &mpsc::Sender<Mail>)
         while let Some(start) = inbox.recv().await {
             let mail = mail.clone();
             tasks.spawn_local(async move {
-                let share = start.share;
+                let share = start.contender.share();
                 let end = match stand(start).await {
-                    Ok(Some((owner, end))) => Mail::Owns(owner, end),
-                    Ok(None) => Mail::Gone(share),
+                    Ok(Some((owner, end))) => conductor::Mail::Owns(owner, end),
+                    Ok(None) => conductor::Mail::Gone(share),
                     Err(torn) => {
                         tracing::warn!(%share, %torn, "a share's log could not be folded");
-                        Mail::Gone(share)
+                        conductor::Mail::Gone(share)
                     }
                 };
                 // The worker is gone only when the process is.
-                let _ = mail.send(end).await;
+                let _ = mail.send(Mail::Conductor(end)).await;
             });
             while tasks.try_join_next().is_some() {}
         }
@@ -106,81 +100,57 @@ fn serve<L: Log>(mut inbox: mpsc::Receiver<Start<L>>, mail: &mpsc::Sender<Mail>)
     });
 }
 
-type Owns = (Box<inventory::owner::Owner>, Offset);
+type Owns = (Box<Owner>, Offset);
 
-/// A candidate's whole life: fold to the end, wait for a reason, claim, read the Claim back.
+/// A contender's whole life.
 async fn stand<L: Log>(start: Start<L>) -> Result<Option<Owns>, Torn> {
-    let Start { share, mut candidate, mut log, mut prospect } = start;
+    let Start { mut contender, mut log, clock, mut prospect } = start;
+    let share = contender.share();
     let partition = Partition(share.0);
     let mut tail = log.tail(partition, 0);
-    let mut end = log.end(partition).await?;
-    let (mut fruitless, mut not_before) = (0_u32, Instant::now());
-    let mut claimed: Option<Instant> = None;
-    let mut yielded: Option<Instant> = None;
     let mut records = Vec::new();
-    let mut last = prospect.borrow().map_or(Now { wall: Millis(0), mono: Millis(0) }, |p| p.1);
     loop {
-        let behind = candidate.state().position().0 < end;
-        if !behind && claimed.is_none_or(|at| at.elapsed() > CLAIM_PATIENCE) {
-            let known = *prospect.borrow_and_update();
-            let Some((mut standing, now)) = known else { return Ok(None) };
-            last = now;
-            standing.yielded_ms = yielded.map_or(0, |at| at.elapsed().as_millis() as u64);
-            let reason = may_claim(candidate.state(), &standing);
-            if let Some(reason) = reason.filter(|_| Instant::now() >= not_before) {
-                // A Claim is for a log that was read to its end: ask once more where that is.
-                let latest = log.end(partition).await?;
-                if latest > candidate.state().position().0 {
-                    end = latest;
-                    continue;
-                }
-                let claim = candidate.claim(now.wall);
-                let why: &str = reason.into();
-                tracing::info!(%share, why, "claiming a share");
-                if log.append(partition, Slip(0), &claim).is_ok() {
-                    claimed = Some(Instant::now());
+        contender.tell(known(&mut prospect));
+        match contender.step(clock.now()) {
+            Step::Read => read(&mut tail, &mut log, &mut records, &mut prospect).await?,
+            Step::AskEnd => {
+                let end = Offset(log.end(partition).await?);
+                contender.tell(known(&mut prospect));
+                if let Some((reason, claim)) = contender.claim(clock.now(), end) {
+                    let why: &str = reason.into();
+                    tracing::info!(%share, why, "claiming a share");
+                    if log.append(partition, Slip(0), &claim).is_err() {
+                        contender.not_taken();
+                    }
                 }
             }
-        }
-        if !records_or_news(&mut tail, &mut log, &mut records, &mut prospect).await? {
-            if claimed.is_none() {
-                return Ok(None);
+            Step::Owns => {
+                let pool_end = Offset(log.end(Partition(0)).await?);
+                return Ok(Some((Box::new(contender.into_owner(clock.now())), pool_end)));
             }
-            // Wanted no more, but the Claim is out: whoever it makes an owner has to serve.
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            Step::Forget => return Ok(None),
         }
+        let now = clock.now();
         for record in records.drain(..) {
-            let (verdict, progress) = candidate.read(Offset(record.offset), &record.bytes);
+            let verdict = contender.read(now, Offset(record.offset), &record.bytes);
             tracing::trace!(%share, offset = record.offset, ?verdict, "folded");
-            if candidate.state().yielded().is_none() {
-                yielded = None;
-            } else {
-                yielded.get_or_insert_with(Instant::now);
-            }
-            match progress {
-                Progress::Reading => {}
-                Progress::Lost => {
-                    fruitless += 1;
-                    claimed = None;
-                    not_before = Instant::now() + Duration::from_millis(patience_ms(fruitless));
-                }
-                Progress::Owns => {
-                    let pool_end = log.end(Partition(0)).await?;
-                    let now = prospect.borrow().map_or(last, |p| p.1);
-                    return Ok(Some((Box::new(candidate.into_owner(now)), Offset(pool_end))));
-                }
-            }
         }
     }
 }
 
-/// Waits for records, or for word from the worker. False when the worker wants no more.
-async fn records_or_news<L: Log>(
+/// What the worker said last; nothing is wanted any more once it is gone.
+fn known(prospect: &mut Prospect) -> Option<(Standing, Now)> {
+    let gone = prospect.has_changed().is_err();
+    prospect.borrow_and_update().filter(|_| !gone)
+}
+
+/// Waits for records, for word from the worker, or a little.
+async fn read<L: Log>(
     tail: &mut L::Tail,
     log: &mut L,
     records: &mut Vec<ledger::Record>,
     prospect: &mut Prospect,
-) -> Result<bool, Torn> {
+) -> Result<(), Torn> {
     let read = std::future::poll_fn(|cx| {
         // What became of the Claim is read in the log; its fate is only taken off the queue.
         let _ = log.poll_fates(cx, &mut Vec::new());
@@ -188,7 +158,8 @@ async fn records_or_news<L: Log>(
     });
     tokio::select! {
         biased;
-        result = read => result.map(|()| true),
-        changed = prospect.changed() => Ok(changed.is_ok() && prospect.borrow().is_some()),
+        result = read => result,
+        Ok(()) = prospect.changed() => Ok(()),
+        () = tokio::time::sleep(LOOK_AGAIN) => Ok(()),
     }
 }

@@ -21,6 +21,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use inventory::board::{NodeState as Phase, ShareStage};
+use inventory::conductor::Outcome;
+use inventory::dispatcher;
 use inventory::entry::PoolEntry;
 use inventory::message::{decode_command, encode_answer};
 use inventory::owner::Answer;
@@ -30,20 +32,15 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::courier::{PEER_HEADER, PEER_PATH, seal};
-use crate::desk::Outcome;
 use crate::http::{Reply, reply};
-use crate::station::{Mail, Role, Station};
+use crate::station::{Mail, Station};
 
 /// A posting waits so long for the ledger; the operator asks again anyway.
 const POST_TIMEOUT: Duration = Duration::from_secs(3);
 /// Peers and one operator: a slow request is none of theirs.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Peers of which nothing was read for so long are left out of reports.
-const PEER_KEPT_MS: u64 = 10 * 60 * 1_000;
 /// "Kafka answers" means within this time.
 const KAFKA_OK_MS: u64 = 5_000;
-/// A query node trusts the board while beats come at all.
-const BOARD_OK_MS: u64 = 1_000;
 
 /// Who may ask.
 #[derive(Debug)]
@@ -144,7 +141,7 @@ fn json<T: serde::Serialize>(status: StatusCode, value: &T) -> Reply {
 /// A command for a share that a peer believes to be here. It is never passed on: the peer
 /// looks again.
 async fn peer(station: &Rc<Station>, sum: Option<&str>, body: &[u8]) -> Reply {
-    let key = station.world.borrow().pool.key();
+    let key = station.world.borrow().pool().key();
     let Some(key) = key else { return words(StatusCode::SERVICE_UNAVAILABLE, "starting") };
     if sum != Some(seal(&key, body).to_string().as_str()) {
         return words(StatusCode::UNAUTHORIZED, "not a node of this ledger");
@@ -152,11 +149,12 @@ async fn peer(station: &Rc<Station>, sum: Option<&str>, body: &[u8]) -> Reply {
     let Ok((share, command)) = decode_command(body) else {
         return words(StatusCode::BAD_REQUEST, "no command of this version");
     };
-    let owned = station.world.borrow().owned.contains_key(&share);
-    let answer = match station.desk.submit(share, command) {
-        _ if !owned => Answer::Busy("moved"),
-        Err(_) => Answer::Busy("full"),
-        Ok(pending) => match pending.await {
+    let owned = station.world.borrow().conductor.owns(share);
+    let pending = owned.then(|| station.desk.submit(share, command));
+    let answer = match pending {
+        None => Answer::Busy("moved"),
+        Some(Err(_)) => Answer::Busy("full"),
+        Some(Ok(pending)) => match pending.await {
             Outcome::Answered(answer) => answer,
             Outcome::Rehomed => Answer::Busy("moved"),
         },
@@ -170,29 +168,27 @@ pub fn report(station: &Station) -> Report {
     let world = station.world.borrow();
     let now = station.now().mono;
     let heard = |at: Option<inventory::words::Millis>, ms| at.is_some_and(|at| now.since(at) <= ms);
-    let own_board_ok = match station.me.role {
-        Role::Sell => world.board.as_ref().is_some_and(|b| b.is_listening(now)),
-        Role::Query => heard(world.board_heard, BOARD_OK_MS),
-    };
+    let own_board_ok = world.conductor.hears_board(now);
     Report {
         node: station.me.node.to_string(),
         incarnation: station.me.incarnation.0,
         address: station.me.address.to_string(),
         role: station.me.role,
         weight: station.me.weight,
-        state: match world.state {
+        state: match world.state() {
             Phase::Starting => NodeState::Starting,
             Phase::Ready => NodeState::Ready,
             Phase::Draining => NodeState::Draining,
         },
         pool: PoolPosition {
-            position: world.pool.position().0,
-            definition_version: world.pool.definition_version(),
-            assign_version: world.pool.assign().version,
-            policy_version: world.pool.policy_version(),
+            position: world.pool().position().0,
+            definition_version: world.pool().definition_version(),
+            assign_version: world.pool().assign().version,
+            policy_version: world.pool().policy_version(),
         },
         shares: world
-            .owned
+            .conductor
+            .owned()
             .iter()
             .map(|(share, (epoch, stage))| Share {
                 share: share.0,
@@ -206,43 +202,28 @@ pub fn report(station: &Station) -> Report {
                 },
             })
             .collect(),
-        candidates: world.candidates.iter().map(|s| s.0).collect(),
-        peers: peers(station, &world, now),
+        candidates: world.conductor.contended().map(|s| s.0).collect(),
+        peers: world.conductor.peers(now).into_iter().map(peer_of).collect(),
         own_board_ok,
         redis: station.drawer.health().map(|ok_within_ms| RedisHealth { ok_within_ms }),
         kafka_ok: own_board_ok || heard(world.ledger_heard, KAFKA_OK_MS),
     }
 }
 
-fn peers(
-    station: &Station,
-    world: &crate::station::World,
-    now: inventory::words::Millis,
-) -> Vec<Peer> {
-    let Some(board) = &world.board else { return Vec::new() };
-    let others = board.nodes().filter(|(node, _)| *node != station.me.node);
-    others
-        .map(|(node, seen)| Peer {
-            node: node.to_string(),
-            incarnation: seen.incarnation.0,
-            board_silent_ms: board.since_heard(now, node).unwrap_or(u64::MAX),
-            shares: world
-                .pool
-                .shares()
-                .filter_map(|share| board.share(share).map(|s| (share, s)))
-                .filter(|(_, s)| s.node == node && s.incarnation == seen.incarnation)
-                .map(|(share, s)| (share.0, s.epoch.0))
-                .collect(),
-        })
-        .filter(|peer| peer.board_silent_ms <= PEER_KEPT_MS)
-        .collect()
+fn peer_of(peer: dispatcher::Peer) -> Peer {
+    Peer {
+        node: peer.node.to_string(),
+        incarnation: peer.incarnation.0,
+        board_silent_ms: peer.silent_ms,
+        shares: peer.owns.into_iter().map(|(share, epoch)| (share.0, epoch.0)).collect(),
+    }
 }
 
 /// What counts in partition 0, as far as this node has read it.
 #[must_use]
 pub fn in_force(station: &Station) -> Option<InForce> {
     let world = station.world.borrow();
-    let pool: &Pool = &world.pool;
+    let pool: &Pool = world.pool();
     Some(InForce {
         position: pool.position().0,
         definition_version: pool.definition_version(),
@@ -261,7 +242,7 @@ pub async fn post(station: &Rc<Station>, posting: Posting) -> Result<Posted, (St
     let unprocessable = |why: String| (StatusCode::UNPROCESSABLE_ENTITY, why);
     let (entry, version, in_force) = {
         let world = station.world.borrow();
-        let pool = &world.pool;
+        let pool = world.pool();
         match posting.record {
             Record::Assign(assign) => {
                 let version = assign.version;
@@ -296,7 +277,7 @@ pub async fn post(station: &Rc<Station>, posting: Posting) -> Result<Posted, (St
     let silent = || (StatusCode::SERVICE_UNAVAILABLE, "the ledger did not answer".to_owned());
     let record = {
         let world = station.world.borrow();
-        let ledger = world.pool.ledger().ok_or_else(silent)?;
+        let ledger = world.pool().ledger().ok_or_else(silent)?;
         pool_record(ledger, station.me.incarnation, station.now().wall, &[entry])
             .map_err(|e| unprocessable(e.to_string()))?
     };

@@ -12,6 +12,7 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use inventory::conductor::Lost;
 use inventory::message::{decode_answer, encode_command};
 use inventory::owner::Answer;
 use inventory::state::Command;
@@ -38,15 +39,6 @@ pub fn seal(key: &LedgerKey, body: &[u8]) -> Digest128 {
 /// The way to other nodes.
 #[derive(Debug, Clone)]
 pub struct Courier(Client<HttpConnector, Full<Bytes>>);
-
-/// No answer came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lost {
-    /// The peer was not reached: the command was not seen there.
-    NotSent,
-    /// It may or may not have been seen there.
-    Unknown,
-}
 
 impl Default for Courier {
     fn default() -> Self {

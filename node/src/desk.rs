@@ -9,42 +9,23 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use inventory::conductor::{Onward, Outcome};
 use inventory::owner::{Answer, Caller};
 use inventory::state::Command;
-use inventory::words::{Attempt, OrderId, ShareId};
+use inventory::words::ShareId;
 use slab::Slab;
 
 /// Commands that wait for the worker's next turn. A turn takes under a millisecond, so that a
 /// full inbox means that the core is far behind; more would only add to everybody's wait.
 const INBOX_MAX: usize = 4_096;
 
-/// What became of a command.
-#[derive(Debug)]
-pub enum Outcome {
-    /// The owner answered.
-    Answered(Answer),
-    /// The share is not, or no longer, owned here; nothing was written.
-    Rehomed,
-}
-
 /// Who waits in a slot.
 #[derive(Debug)]
 enum Slot {
     /// A task of this core.
     Task { outcome: Option<Outcome>, waker: Option<Waker> },
-    /// An order of `home` on its way: the answer goes to that owner.
-    Travel { home: ShareId, order: OrderId, attempt: Attempt },
-    /// A command that `home` passed on: the answer goes through that owner to its caller.
-    Relay { home: ShareId, order: OrderId, caller: Caller },
-}
-
-/// Whom an answer was for, if not for a task.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Onward {
-    /// To the owner whose order is on its way.
-    Travel { home: ShareId, order: OrderId, attempt: Attempt },
-    /// To the owner that passed the command on.
-    Relay { home: ShareId, order: OrderId, caller: Caller },
+    /// An owner of this core.
+    Owner(Onward),
 }
 
 #[derive(Debug, Default)]
@@ -85,11 +66,7 @@ impl Desk {
         command: Command,
         onward: Onward,
     ) -> Result<(), Overloaded> {
-        let slot = match onward {
-            Onward::Travel { home, order, attempt } => Slot::Travel { home, order, attempt },
-            Onward::Relay { home, order, caller } => Slot::Relay { home, order, caller },
-        };
-        self.push(share, command, slot).map(drop)
+        self.push(share, command, Slot::Owner(onward)).map(drop)
     }
 
     fn push(&self, share: ShareId, command: Command, slot: Slot) -> Result<Caller, Overloaded> {
@@ -131,12 +108,7 @@ impl Desk {
             return None;
         }
         match inner.slots.remove(index).1 {
-            Slot::Travel { home, order, attempt } => {
-                Some((Onward::Travel { home, order, attempt }, outcome))
-            }
-            Slot::Relay { home, order, caller } => {
-                Some((Onward::Relay { home, order, caller }, outcome))
-            }
+            Slot::Owner(onward) => Some((onward, outcome)),
             Slot::Task { .. } => None,
         }
     }
@@ -191,7 +163,7 @@ impl Drop for Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use inventory::words::{Digest128, Epoch};
+    use inventory::words::{Digest128, Epoch, OrderId};
 
     fn read() -> Command {
         let order = OrderId { home: ShareId(1), epoch: Epoch(1), number: 1 };

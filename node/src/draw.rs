@@ -1,16 +1,12 @@
-//! Drawing blocks from the pool: Redis picks so that nodes do not collide, the Take in
-//! partition 0 decides. Without Redis, or when it knows less than this node's fold, the fold
-//! picks: a collision then costs another draw and nothing else.
+//! Drawing blocks from the pool, as [`inventory::draw`] says, with Redis if there is one.
 
 use std::cell::RefCell;
 use std::num::NonZeroU16;
 use std::rc::Rc;
 use std::time::Instant;
 
-use inventory::entry::{PoolEntry, Take};
-use inventory::pool::pool_record;
-use inventory::stock::BlockId;
-use inventory::words::{ClassId, Digest128, Request, RunId, ShareId};
+use inventory::draw::{Drawing, Step, Told};
+use inventory::words::{Digest128, Request};
 use lua::{Draw, Failure, PoolStock};
 
 use crate::station::{Mail, Station};
@@ -46,74 +42,53 @@ impl Drawer {
     }
 }
 
-/// Picks up to `want` blocks for a share and asks the log for them.
-pub(crate) async fn draw(
-    station: Rc<Station>,
-    share: ShareId,
-    run: RunId,
-    class: ClassId,
-    want: u32,
-) {
-    let want = u16::try_from(want).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN);
-    let blocks = match pick_from_redis(&station, run, class, want).await {
-        Some(blocks) => blocks,
-        None => {
-            station.metrics.draws_direct.inc();
-            station.world.borrow().pool.pick(run, class, want.get().into(), random())
-        }
+/// Carries a draw out to its Take.
+pub(crate) async fn draw(station: Rc<Station>, mut drawing: Drawing) {
+    let stock = station.drawer.stock.borrow().clone();
+    let mut step = drawing.begin(station.world.borrow().pool(), stock.is_some(), random());
+    let mut from_redis = false;
+    let blocks = loop {
+        let told = match (step, &stock) {
+            (Step::Take(blocks), _) => break blocks,
+            (Step::Ask { want, floor }, Some(stock)) => {
+                station.metrics.redis_commands.inc();
+                let want = NonZeroU16::new(want).unwrap_or(NonZeroU16::MIN);
+                match stock.draw(drawing.run, drawing.class, want, floor).await {
+                    Ok(Draw::Drawn { blocks, .. }) => Told::Drawn(blocks),
+                    Ok(Draw::Empty { .. }) => Told::Empty,
+                    Ok(Draw::Missing | Draw::Stale { .. }) => Told::Behind,
+                    Err(why) => nothing(&why),
+                }
+            }
+            (Step::Restock { blocks, at }, Some(stock)) => {
+                station.metrics.redis_commands.inc();
+                match stock.restock(drawing.run, drawing.class, blocks, at).await {
+                    Ok(_) => Told::Restocked,
+                    Err(why) => nothing(&why),
+                }
+            }
+            (_, None) => Told::Nothing,
+        };
+        from_redis = matches!(told, Told::Drawn(_));
+        step = drawing.go_on(station.world.borrow().pool(), told, random());
     };
+    let draws =
+        if from_redis { &station.metrics.draws_redis } else { &station.metrics.draws_direct };
+    draws.inc();
     let record = {
         let world = station.world.borrow();
-        let Some(ledger) = world.pool.ledger().filter(|_| !blocks.is_empty()) else { return };
-        let take = PoolEntry::Take(Take { share, request: Request(random()), blocks });
-        pool_record(ledger, station.me.incarnation, station.now().wall, &[take])
+        let (now, mark) = (station.now().wall, Request(random()));
+        drawing.record(world.pool(), station.me.incarnation, now, blocks, mark)
     };
-    if let Ok(record) = record {
+    if let Some(record) = record {
         station.post(Mail::AppendToPool(record, None));
     }
 }
 
-/// What Redis gives, if it knows as much as this node's fold; it is told once what it lacks.
-async fn pick_from_redis(
-    station: &Station,
-    run: RunId,
-    class: ClassId,
-    want: NonZeroU16,
-) -> Option<Vec<BlockId>> {
-    let stock = station.drawer.stock.borrow().clone()?;
-    for told in [false, true] {
-        let floor = station.world.borrow().pool.floor(run, class);
-        station.metrics.redis_commands.inc();
-        match stock.draw(run, class, want, floor).await {
-            Ok(Draw::Drawn { blocks, .. }) => {
-                station.metrics.draws_redis.inc();
-                return Some(blocks);
-            }
-            Ok(Draw::Empty { .. }) => return None,
-            Ok(Draw::Missing | Draw::Stale { .. }) if !told => {
-                let (blocks, at): (Vec<BlockId>, _) = {
-                    let world = station.world.borrow();
-                    (world.pool.blocks(run, class).collect(), world.pool.position())
-                };
-                station.metrics.redis_commands.inc();
-                if let Err(why) = stock.restock(run, class, blocks, at).await {
-                    complain(&why);
-                    return None;
-                }
-            }
-            Ok(Draw::Missing | Draw::Stale { .. }) => return None,
-            Err(why) => {
-                complain(&why);
-                return None;
-            }
-        }
-    }
-    None
-}
-
-fn complain(why: &Failure) {
+fn nothing(why: &Failure) -> Told {
     let kind: &str = why.into();
     tracing::debug!(kind, %why, "Redis gave nothing; drawing without it");
+    Told::Nothing
 }
 
 /// A random number; of no use to anyone who could guess it.

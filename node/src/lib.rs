@@ -27,6 +27,7 @@ use std::net::TcpListener;
 use std::rc::Rc;
 
 use ::control::signature::PublicKey;
+use inventory::conductor;
 use tokio::sync::{mpsc, watch};
 
 pub use station::{Identity, Role, Station};
@@ -129,7 +130,7 @@ pub async fn run<S: Ledgers>(
                     break;
                 }
                 if wanted == Wish::Drain {
-                    station.post(station::Mail::Drain);
+                    station.post(station::Mail::Conductor(conductor::Mail::Drain));
                 }
             }
         }

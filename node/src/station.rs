@@ -4,16 +4,14 @@
 //! never across an await, so there is nothing to lock.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use inventory::board::{Board, NodeState, ShareStage};
-use inventory::owner::{Answer, Caller, Now, Owner, Reply};
+use inventory::board::{Board, NodeState};
+use inventory::conductor::{self, Conductor, Me, Place};
+use inventory::owner::Now;
 use inventory::pool::Pool;
-use inventory::words::{
-    Address, Attempt, Epoch, Incarnation, Millis, NodeId, Offset, OrderId, ShareId,
-};
+use inventory::words::{Address, Incarnation, Millis, NodeId, Offset, ShareId};
 use ledger::Fate;
 use tokio::sync::{mpsc, oneshot};
 
@@ -47,37 +45,54 @@ pub struct Identity {
 /// Something for the worker that did not come through the desk.
 #[derive(Debug)]
 pub(crate) enum Mail {
-    /// A candidate's Claim was accepted; where partition 0 ended after that.
-    Owns(Box<Owner>, Offset),
-    /// A candidate gave up; the share may be tried again later.
-    Gone(ShareId),
-    /// What another node said to an order on its way.
-    Reply(ShareId, OrderId, Attempt, Reply),
-    /// What another node answered to a command that was passed on.
-    Relayed(ShareId, OrderId, Caller, Answer),
+    /// For the conductor.
+    Conductor(conductor::Mail),
     /// A record for partition 0; its fate, if anyone wants to know.
     AppendToPool(Vec<u8>, Option<oneshot::Sender<Fate>>),
-    /// Give everything up and end.
-    Drain,
 }
 
 /// What the worker has folded and heard.
 #[derive(Debug)]
 pub struct World {
-    /// Partition 0.
-    pub pool: Pool,
-    /// The board; none before Genesis was read.
-    pub board: Option<Board>,
-    /// How far this node is.
-    pub state: NodeState,
-    /// Shares owned here.
-    pub owned: BTreeMap<ShareId, (Epoch, ShareStage)>,
-    /// Shares that are folded to be claimed.
-    pub candidates: Vec<ShareId>,
+    /// The node's deciding.
+    pub conductor: Conductor,
     /// When the ledger last confirmed or gave anything.
     pub ledger_heard: Option<Millis>,
-    /// When a beat of anyone was last read.
-    pub board_heard: Option<Millis>,
+}
+
+impl World {
+    /// Partition 0.
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        self.conductor.pool()
+    }
+
+    /// The board; none before Genesis was read.
+    #[must_use]
+    pub fn board(&self) -> Option<&Board> {
+        self.conductor.board()
+    }
+
+    /// How far this node is.
+    #[must_use]
+    pub fn state(&self) -> NodeState {
+        self.conductor.state()
+    }
+}
+
+/// Both clocks of this process, for any of its threads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    started: Instant,
+}
+
+impl Clock {
+    pub(crate) fn now(self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // The monotonic clock starts at a minute, so that "10 s ago" is a time of its own.
+        let mono = self.started.elapsed().as_millis() as u64 + 60_000;
+        Now { wall: Millis(wall.as_millis() as u64), mono: Millis(mono) }
+    }
 }
 
 /// What the tasks of one core share.
@@ -98,18 +113,7 @@ pub struct Station {
     /// The way to the pool's stock.
     pub(crate) drawer: Drawer,
     pub(crate) mail: mpsc::Sender<Mail>,
-    started: Instant,
-}
-
-/// Where a share is owned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// Here.
-    Here,
-    /// On that node.
-    There(Address),
-    /// Nobody was heard to own it.
-    Unowned,
+    pub(crate) clock: Clock,
 }
 
 impl Station {
@@ -119,46 +123,34 @@ impl Station {
         drawer: Drawer,
         mail: mpsc::Sender<Mail>,
     ) -> Rc<Self> {
+        let sells = me.role == Role::Sell;
+        let Identity { node, address, incarnation, .. } = me;
+        // Not ready before the worker has asked where partition 0 ends.
+        let conductor =
+            Conductor::new(Me { node, address, incarnation, sells }, pool, Offset(u64::MAX));
         Rc::new(Self {
             me,
             desk: Rc::default(),
-            world: RefCell::new(World {
-                pool,
-                board: None,
-                state: NodeState::Starting,
-                owned: BTreeMap::new(),
-                candidates: Vec::new(),
-                ledger_heard: None,
-                board_heard: None,
-            }),
+            world: RefCell::new(World { conductor, ledger_heard: None }),
             connections: Cell::new(0),
             metrics: Metrics::default(),
             courier: Courier::default(),
             drawer,
             mail,
-            started: Instant::now(),
+            clock: Clock { started: Instant::now() },
         })
     }
 
     /// Both clocks.
     #[must_use]
     pub fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // The monotonic clock starts at a minute, so that "10 s ago" is a time of its own.
-        let mono = self.started.elapsed().as_millis() as u64 + 60_000;
-        Now { wall: Millis(wall.as_millis() as u64), mono: Millis(mono) }
+        self.clock.now()
     }
 
     /// Where a share is owned.
     #[must_use]
     pub fn locate(&self, share: ShareId) -> Place {
-        let world = self.world.borrow();
-        if world.owned.contains_key(&share) {
-            return Place::Here;
-        }
-        let Some(board) = &world.board else { return Place::Unowned };
-        let node = board.share(share).map(|s| s.node).filter(|n| *n != self.me.node);
-        node.and_then(|n| board.node(n)).map_or(Place::Unowned, |n| Place::There(n.address))
+        self.world.borrow().conductor.locate(share)
     }
 
     /// Sends mail to the worker; a full box is counted and the mail dropped, as if the network

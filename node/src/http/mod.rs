@@ -114,7 +114,7 @@ async fn serve(shop: Rc<Shop>, stream: tokio::net::TcpStream) {
 async fn answer(shop: &Rc<Shop>, request: Request<Incoming>) -> Reply {
     let head = request.method() == Method::HEAD;
     let mut reply = route(shop, request).await.unwrap_or_else(Problem::into_reply);
-    if shop.station.world.borrow().state == NodeState::Draining {
+    if shop.station.world.borrow().state() == NodeState::Draining {
         reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     if head {
@@ -153,7 +153,7 @@ async fn route(shop: &Rc<Shop>, request: Request<Incoming>) -> Result<Reply, Pro
 }
 
 fn ready(station: &Station) -> Reply {
-    match station.world.borrow().state {
+    match station.world.borrow().state() {
         NodeState::Ready => text(StatusCode::OK, "ready\n"),
         NodeState::Starting => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
         NodeState::Draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use inventory::allocate::PARTY_MAX;
+use inventory::conductor::{Outcome, Place, last_word};
 use inventory::definition::{Place as Seating, Timetable};
 use inventory::entry::{End, OrderRequest};
 use inventory::legs::Journey;
@@ -18,9 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::problem::Problem;
 use super::runs::time;
 use super::{Reply, Shop, body, reply};
-use crate::courier::Lost;
-use crate::desk::Outcome;
-use crate::station::{Place, Station};
+use crate::station::Station;
 use crate::telemetry::Word;
 
 /// How long a request looks for the owner of its share while nobody owns it: a planned move
@@ -83,8 +82,8 @@ pub(crate) async fn place(shop: &Rc<Shop>, request: Request<Incoming>) -> Result
     let asked: PlaceBody<'_> = serde_json::from_slice(&bytes).map_err(|e| unreadable(&e))?;
     let (share, command) = {
         let world = station.world.borrow();
-        let request = order_request(&world.pool, &buyer, &key, &asked)?;
-        let definition = world.pool.definition().ok_or_else(|| Problem::busy("starting"))?;
+        let request = order_request(world.pool(), &buyer, &key, &asked)?;
+        let definition = world.pool().definition().ok_or_else(|| Problem::busy("starting"))?;
         (definition.home(request.run, request.buyer), Command::Place(request))
     };
     finish(station, bring(station, share, command).await)
@@ -205,7 +204,7 @@ pub(crate) async fn pay(
         let detail = format!("payment: must have 1 to {KEY_BYTES_MAX} bytes");
         return Err(Problem::invalid(detail));
     }
-    let key = shop.station.world.borrow().pool.key().ok_or_else(|| Problem::busy("starting"))?;
+    let key = shop.station.world.borrow().pool().key().ok_or_else(|| Problem::busy("starting"))?;
     let payment = key.hash(5, &[asked.payment.as_bytes()]);
     let command = Command::Pay { order, buyer, payment, amount: asked.amount_minor };
     finish(&shop.station, bring(&shop.station, order.home, command).await)
@@ -221,8 +220,8 @@ fn of_buyer(
         .parse()
         .map_err(|e: inventory::words::BadOrderId| Problem::invalid(format!("id: {e}")))?;
     let world = shop.station.world.borrow();
-    let key = world.pool.key().ok_or_else(|| Problem::busy("starting"))?;
-    if world.pool.shares().all(|share| share != order.home) {
+    let key = world.pool().key().ok_or_else(|| Problem::busy("starting"))?;
+    if world.pool().shares().all(|share| share != order.home) {
         return Err(Problem::of(&Answer::Refused(inventory::state::Refusal::NotFound))
             .unwrap_or_else(Problem::no_such_page));
     }
@@ -251,13 +250,12 @@ async fn bring(station: &Rc<Station>, share: ShareId, command: Command) -> Answe
                 }
             },
             Place::There(address) => {
-                let key = station.world.borrow().pool.key();
+                let key = station.world.borrow().pool().key();
                 let Some(key) = key else { return Answer::Busy("starting") };
                 station.metrics.forwarded.inc();
-                match station.courier.send(address, &key, share, &command).await {
-                    Ok(Answer::Busy("moved")) | Err(Lost::NotSent) => {}
-                    Ok(answer) => return answer,
-                    Err(Lost::Unknown) => return Answer::Unknown,
+                let sent = station.courier.send(address, &key, share, &command).await;
+                if let Some(answer) = last_word(sent) {
+                    return answer;
                 }
             }
             Place::Unowned => {}
@@ -288,7 +286,7 @@ fn finish(station: &Station, answer: Answer) -> Result<Reply, Problem> {
     }
     let Answer::Order { view, new } = answer else { return Err(Problem::busy("answer")) };
     let world = station.world.borrow();
-    let order = json(&world.pool, &view).ok_or_else(|| Problem::busy("starting"))?;
+    let order = json(world.pool(), &view).ok_or_else(|| Problem::busy("starting"))?;
     let created = new && matches!(view.status, Status::Held(_));
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(reply(status, "application/json", order))

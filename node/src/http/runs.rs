@@ -33,7 +33,7 @@ pub(crate) fn list(
 ) -> Result<Reply, Problem> {
     let asked = Asked::read(query)?;
     let world = shop.station.world.borrow();
-    let definition = world.pool.definition().ok_or_else(|| Problem::busy("starting"))?;
+    let definition = world.pool().definition().ok_or_else(|| Problem::busy("starting"))?;
     let as_of = shop.station.now().wall;
     let mut runs = Vec::new();
     for id in definition.run_ids() {
@@ -59,7 +59,7 @@ pub(crate) fn one(
 ) -> Result<Reply, Problem> {
     let asked = Asked::read(query)?;
     let world = shop.station.world.borrow();
-    let definition = world.pool.definition().ok_or_else(|| Problem::busy("starting"))?;
+    let definition = world.pool().definition().ok_or_else(|| Problem::busy("starting"))?;
     let id = definition.run(train, date);
     let id = id.ok_or_else(|| Problem::no_such_trip(format!("no run {train}/{date}")))?;
     let timetable = definition.timetable(id).ok_or_else(|| Problem::busy("starting"))?;
@@ -119,7 +119,7 @@ fn describe(
     let timetable = definition.timetable(id).ok_or_else(|| Problem::busy("starting"))?;
     let mut classes = Vec::new();
     for (class, of_class) in (0..).map(ClassId).zip(&timetable.classes) {
-        let counted = world.board.as_ref().map(|b| b.count(&world.pool, id, class, journey));
+        let counted = world.board().as_ref().map(|b| b.count(world.pool(), id, class, journey));
         // While some share was not heard of, the count is a lower bound and says so.
         let (available, complete) = counted.unwrap_or((0, false));
         classes.push(json!({
@@ -130,7 +130,7 @@ fn describe(
             "currency": definition.currency,
         }));
     }
-    let policy = world.pool.policy();
+    let policy = world.pool().policy();
     Ok(json!({
         "run": format!("{}/{}", run.train, run.date),
         "stops": timetable.stops.iter().map(stop).collect::<Vec<_>>(),

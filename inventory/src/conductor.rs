@@ -1,0 +1,853 @@
+//! One node's whole deciding: what it has read, what it owns, claims, gives up and beats.
+//!
+//! A [`Conductor`] holds the pool, the board and the owners of one node. It is given what has
+//! come ([`Work`]) and does what follows through [`Hands`], which have no choice left: the
+//! node's worker has real ones, the simulator has its own. Hands rather than a list of outputs,
+//! since every answer to a buyer would be moved once more on its way through a list.
+//!
+//! It keeps no clock and no randomness of its own; what it does follows from what it was given.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::board::{Beat, Board, LEASE_MS, NodeState, Row, ShareStage};
+use crate::claim::{SILENCE_MS, Standing, first_in_line, should_yield};
+use crate::contend::Contender;
+use crate::dispatcher::{Holding, Peer, Report};
+use crate::owner::{
+    Answer, Caller, Candidate, Fate, Input, Now, Output, Owner, Reply, Stopped, View,
+};
+use crate::pool::{Pool, PoolVerdict};
+use crate::state::{Command, Refusal};
+use crate::words::{
+    Address, Attempt, ClassId, Digest128, Epoch, Incarnation, Millis, NodeId, Offset, OrderId,
+    RunId, Seq, ShareId,
+};
+
+/// At most this often when something changed: a query is at most this much older than the log.
+const BEAT_NEWS_MS: u64 = 50;
+/// At least this often: the lease must outlast two lost beats.
+const BEAT_MS: u64 = 200;
+/// Rows of one beat at most: some 100 bytes each with many stretches, so that a beat stays far
+/// below a broker's record limit. A full beat of more rows goes on in the beats behind it.
+const BEAT_ROWS_MAX: usize = 2_000;
+/// Every row at least this often, so that a reader that missed a beat is whole again.
+const BEAT_FULL_MS: u64 = 1_000;
+
+/// Begin to fold a silent owner's share before it may be claimed.
+const SILENCE_LEAD_MS: u64 = 2_000;
+
+/// How long a drain waits for the plan to name successors before it names them itself.
+const DRAIN_PLAN_MS: u64 = 1_500;
+
+/// How long after a stop the share is left alone, so that two that stopped together do not
+/// claim together; the jitter is up to as much again.
+const COOLDOWN_MS: u64 = 50;
+
+/// A node that does not beat itself trusts the board while beats of others come at all.
+const BOARD_OK_MS: u64 = 1_000;
+
+/// Peers of which nothing was read for so long are left out of reports.
+const PEER_KEPT_MS: u64 = 10 * 60 * 1_000;
+
+/// Who this node is.
+#[derive(Debug, Clone, Copy)]
+pub struct Me {
+    /// Its name.
+    pub node: NodeId,
+    /// Where peers reach it.
+    pub address: Address,
+    /// This process.
+    pub incarnation: Incarnation,
+    /// Whether it owns shares; a node that only answers queries does not.
+    pub sells: bool,
+}
+
+/// A mark on an append of a frame: comes back with its fate. The top bit is never set, so that
+/// whoever shares the log with frames can mark its own appends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark(pub u64);
+
+impl Mark {
+    fn new(share: ShareId, epoch: Epoch, seq: Seq) -> Self {
+        Self(u64::from(epoch.0 & 0x7fff) << 48 | u64::from(share.0) << 32 | u64::from(seq.0))
+    }
+
+    /// The share, so much of the epoch as there was room for, the seq.
+    fn split(self) -> (ShareId, u32, Seq) {
+        let share = ShareId((self.0 >> 32 & 0xffff) as u16);
+        (share, (self.0 >> 48) as u32 & 0x7fff, Seq((self.0 & 0xffff_ffff) as u32))
+    }
+}
+
+/// What became of a command.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The owner answered.
+    Answered(Answer),
+    /// The share is not, or no longer, owned here; nothing was written.
+    Rehomed,
+}
+
+/// Whom an answer is for, if not for a buyer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Onward {
+    /// To the owner whose order is on its way.
+    Travel {
+        /// That owner's share.
+        home: ShareId,
+        /// Which order.
+        order: OrderId,
+        /// Which try.
+        attempt: Attempt,
+    },
+    /// To the owner that passed the command on.
+    Relay {
+        /// That owner's share.
+        home: ShareId,
+        /// Which order.
+        order: OrderId,
+        /// Who waits there.
+        caller: Caller,
+    },
+}
+
+/// No answer came from another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// It was not reached: the command was not seen there.
+    NotSent,
+    /// It may or may not have been seen there.
+    Unknown,
+}
+
+/// Where a share is owned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Here.
+    Here,
+    /// On that node.
+    There(Address),
+    /// Nobody was heard to own it.
+    Unowned,
+}
+
+/// The answer of another node, if it is the last word. None: the command was certainly not
+/// seen by an owner, so that it may be brought to whoever owns the share by now.
+#[must_use]
+pub fn last_word(sent: Result<Answer, Lost>) -> Option<Answer> {
+    match sent {
+        Ok(Answer::Busy("moved")) | Err(Lost::NotSent) => None,
+        Ok(answer) => Some(answer),
+        Err(Lost::Unknown) => Some(Answer::Unknown),
+    }
+}
+
+/// A log whose reading broke off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Torn {
+    /// Partition 0.
+    Pool,
+    /// The board.
+    Board,
+    /// A share that is read back.
+    Share(ShareId),
+}
+
+/// Something that did not come through the log or from a caller.
+#[derive(Debug)]
+pub enum Mail {
+    /// A contender's Claim was accepted; where partition 0 ended after that.
+    Owns(Box<Owner>, Offset),
+    /// A contender gave up; the share may be tried again later.
+    Gone(ShareId),
+    /// What came of a command that was sent to another node.
+    Returned(Onward, Result<Answer, Lost>),
+    /// Give everything up and end.
+    Drain,
+}
+
+/// What has come since the last turn.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// Commands for shares that are owned here.
+    pub commands: Vec<(ShareId, Caller, Command)>,
+    /// Mail.
+    pub mail: Vec<Mail>,
+    /// Fates of frames.
+    pub fates: Vec<(Mark, Fate)>,
+    /// Records of partition 0.
+    pub pool: Vec<(Offset, Vec<u8>)>,
+    /// Records of the board.
+    pub board: Vec<(Offset, Vec<u8>)>,
+    /// Records of shares that are read back.
+    pub read_back: Vec<(ShareId, Offset, Vec<u8>)>,
+    /// Logs whose reading broke off, after the records above.
+    pub torn: Vec<Torn>,
+    /// Time has passed.
+    pub ticked: bool,
+}
+
+impl Work {
+    /// Whether nothing has come.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+            && self.mail.is_empty()
+            && self.fates.is_empty()
+            && self.pool.is_empty()
+            && self.board.is_empty()
+            && self.read_back.is_empty()
+            && self.torn.is_empty()
+            && !self.ticked
+    }
+}
+
+/// The log took an append not; nothing was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotTaken;
+
+/// Something that people may want to know; nothing depends on it.
+#[derive(Debug)]
+pub enum Note<'a> {
+    /// What a record of partition 0 came to.
+    Pool(Offset, &'a PoolVerdict),
+    /// A record of the board was passed over.
+    BeatPassed(Offset),
+    /// Pool and board are read: this node may own shares.
+    Ready,
+    /// A share is owned here.
+    Owns(ShareId, Epoch),
+    /// A share is being given up.
+    GivesUp(ShareId, Option<NodeId>),
+    /// An owner is no more.
+    Stopped(ShareId, Stopped),
+    /// A log is read anew.
+    Torn(Torn),
+}
+
+/// What does as the conductor says. Nothing here may call the conductor back.
+pub trait Hands {
+    /// Appends a frame to the partition of `share`; its fate comes back under `mark`.
+    ///
+    /// # Errors
+    /// [`NotTaken`]: nothing was written and no fate will come.
+    fn append(&mut self, share: ShareId, mark: Mark, frame: &[u8]) -> Result<(), NotTaken>;
+
+    /// Appends a beat to the board. Nobody waits for its fate: it counts when it is read.
+    ///
+    /// # Errors
+    /// [`NotTaken`].
+    fn append_to_board(&mut self, number: u64, beat: &[u8]) -> Result<(), NotTaken>;
+
+    /// Tells a caller. If the caller was left by [`Hands::pass_on`], the outcome is handed
+    /// back with whom it is for.
+    fn answer(&mut self, caller: Caller, outcome: Outcome) -> Option<(Onward, Outcome)>;
+
+    /// Leaves a command for a share that is owned here, for the next turn.
+    fn pass_on(&mut self, to: ShareId, command: Command, onward: Onward);
+
+    /// Sends a command to another node, once; what comes of it is [`Mail::Returned`].
+    fn send(&mut self, at: Address, to: ShareId, command: Command, onward: Onward);
+
+    /// Draws blocks from the pool, as [`crate::draw::Drawing`] says.
+    fn draw(&mut self, share: ShareId, run: RunId, class: ClassId, blocks: u32);
+
+    /// Reads the partition of `share` from `from` on, until [`Conductor::is_reading`] ends.
+    fn read_back(&mut self, share: ShareId, from: Offset);
+
+    /// Reads partition 0 from its beginning.
+    fn reread_pool(&mut self);
+
+    /// Reads the board from its end.
+    fn reread_board(&mut self);
+
+    /// Drives a contender until it owns its share or forgets it; that is mailed back.
+    ///
+    /// # Errors
+    /// [`NotTaken`]: there is no room for another.
+    fn contend(&mut self, contender: Contender) -> Result<(), NotTaken>;
+
+    /// Tells a contender how it stands; none if the share is not wanted any more.
+    fn tell(&mut self, share: ShareId, prospect: Option<(Standing, Now)>);
+
+    /// It is known which ledger this is.
+    fn founded(&mut self, ledger: Digest128);
+
+    /// Tells people.
+    fn note(&mut self, note: Note<'_>);
+}
+
+/// One node's deciding.
+#[derive(Debug)]
+pub struct Conductor {
+    me: Me,
+    /// Partition 0 before its first record, for reading it anew.
+    unread: Pool,
+    pool: Pool,
+    /// None before Genesis was read.
+    board: Option<Board>,
+    board_heard: Option<Millis>,
+    state: NodeState,
+    /// Where partition 0 ended when this process started: ready only after that.
+    pool_end: Offset,
+    owners: BTreeMap<ShareId, Owner>,
+    /// Shares that a contender folds.
+    contended: BTreeSet<ShareId>,
+    /// Shares that an owner here lost just now: not before that time.
+    cooldown: BTreeMap<ShareId, Millis>,
+    stops: u64,
+    beats: u64,
+    beat_at: Millis,
+    full_at: Millis,
+    /// Something about this node changed that the next beat must tell at once, in full.
+    beat_now: bool,
+    draining: Option<Millis>,
+    out: Vec<Output>,
+}
+
+impl Conductor {
+    /// A process that has just started. `pool` has folded nothing yet; partition 0 ended at
+    /// `pool_end` after the start.
+    #[must_use]
+    pub fn new(me: Me, pool: Pool, pool_end: Offset) -> Self {
+        Self {
+            me,
+            unread: pool.clone(),
+            pool,
+            board: None,
+            board_heard: None,
+            state: NodeState::Starting,
+            pool_end,
+            owners: BTreeMap::new(),
+            contended: BTreeSet::new(),
+            cooldown: BTreeMap::new(),
+            stops: 0,
+            beats: 0,
+            beat_at: Millis(0),
+            full_at: Millis(0),
+            beat_now: true,
+            draining: None,
+            out: Vec::new(),
+        }
+    }
+
+    /// Partition 0 was found to end here, before the first turn.
+    pub fn pool_ends_at(&mut self, end: Offset) {
+        self.pool_end = end;
+    }
+
+    // Looking.
+
+    /// Partition 0 as it was folded.
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// The board as it was heard; none before Genesis was read.
+    #[must_use]
+    pub fn board(&self) -> Option<&Board> {
+        self.board.as_ref()
+    }
+
+    /// How far this node is.
+    #[must_use]
+    pub fn state(&self) -> NodeState {
+        self.state
+    }
+
+    /// Whether a share is owned here.
+    #[must_use]
+    pub fn owns(&self, share: ShareId) -> bool {
+        self.owners.contains_key(&share)
+    }
+
+    /// The shares that are owned here.
+    #[must_use]
+    pub fn owned(&self) -> BTreeMap<ShareId, (Epoch, ShareStage)> {
+        let Some(board) = &self.board else { return BTreeMap::new() };
+        let view = View { pool: &self.pool, board };
+        let owners = self.owners.iter();
+        owners.map(|(share, o)| (*share, (o.epoch(), o.beat(view).stage))).collect()
+    }
+
+    /// How many shares are owned here.
+    #[must_use]
+    pub fn shares_owned(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// Whether a contender folds a share.
+    #[must_use]
+    pub fn is_contended(&self, share: ShareId) -> bool {
+        self.contended.contains(&share)
+    }
+
+    /// The shares that contenders fold.
+    pub fn contended(&self) -> impl Iterator<Item = ShareId> + '_ {
+        self.contended.iter().copied()
+    }
+
+    /// Whether records of a share are still to be read back.
+    #[must_use]
+    pub fn is_reading(&self, share: ShareId) -> bool {
+        self.owners.get(&share).is_some_and(Owner::is_reading)
+    }
+
+    /// Where a share is owned.
+    #[must_use]
+    pub fn locate(&self, share: ShareId) -> Place {
+        if self.owns(share) {
+            return Place::Here;
+        }
+        let Some(board) = &self.board else { return Place::Unowned };
+        let node = board.share(share).map(|s| s.node).filter(|n| *n != self.me.node);
+        node.and_then(|n| board.node(n)).map_or(Place::Unowned, |n| Place::There(n.address))
+    }
+
+    /// Whether the board can be trusted: only then what is said of peers counts.
+    #[must_use]
+    pub fn hears_board(&self, mono: Millis) -> bool {
+        if self.me.sells {
+            return self.board.as_ref().is_some_and(|b| b.is_listening(mono));
+        }
+        self.board_heard.is_some_and(|at| mono.since(at) <= BOARD_OK_MS)
+    }
+
+    /// The other selling nodes, as their beats tell.
+    #[must_use]
+    pub fn peers(&self, mono: Millis) -> Vec<Peer> {
+        let Some(board) = &self.board else { return Vec::new() };
+        let others = board.nodes().filter(|(node, _)| *node != self.me.node);
+        let peer = |(node, seen): (NodeId, &crate::board::NodeSeen)| {
+            let shares = self.pool.shares().filter_map(|share| Some((share, board.share(share)?)));
+            let its = shares.filter(|(_, s)| s.node == node && s.incarnation == seen.incarnation);
+            Peer {
+                node,
+                incarnation: seen.incarnation,
+                silent_ms: board.since_heard(mono, node).unwrap_or(u64::MAX),
+                owns: its.map(|(share, s)| (share, s.epoch)).collect(),
+            }
+        };
+        others.map(peer).filter(|peer| peer.silent_ms <= PEER_KEPT_MS).collect()
+    }
+
+    /// What the operator hears of this node.
+    #[must_use]
+    pub fn report(&self, mono: Millis, weight: u16) -> Report {
+        let holding = |(share, (epoch, stage)): (ShareId, (Epoch, ShareStage))| Holding {
+            share,
+            epoch,
+            recovering: stage == ShareStage::Recovering,
+        };
+        Report {
+            node: self.me.node,
+            incarnation: self.me.incarnation,
+            sells: self.me.sells,
+            weight,
+            state: self.state,
+            owns: self.owned().into_iter().map(holding).collect(),
+            peers: self.peers(mono),
+            board_ok: self.hears_board(mono),
+        }
+    }
+
+    /// Whether a drain is over, if `waiting` callers are left.
+    #[must_use]
+    pub fn is_drained(&self, mono: Millis, waiting: usize) -> bool {
+        let Some(since) = self.draining else { return false };
+        let empty = self.owners.is_empty() && self.contended.is_empty();
+        // Requests that look for the next owner are answered within the courier's patience.
+        empty && mono.since(since) >= LEASE_MS && waiting == 0
+    }
+
+    // A turn.
+
+    /// Lets everything that has come happen, in the order in which it can matter. `work` is
+    /// left empty.
+    pub fn turn(&mut self, now: Now, work: &mut Work, hands: &mut impl Hands) {
+        let moved = !work.pool.is_empty() || !work.board.is_empty();
+        self.read_pool(&mut work.pool, hands);
+        self.read_board(now, &mut work.board, hands);
+        for mail in work.mail.drain(..) {
+            self.open_mail(now, mail, hands);
+        }
+        for (mark, fate) in work.fates.drain(..) {
+            self.confirm(now, mark, fate, hands);
+        }
+        for (share, at, record) in work.read_back.drain(..) {
+            self.handle(now, share, Input::Record(at, &record), hands);
+        }
+        for torn in work.torn.drain(..) {
+            self.mend(torn, hands);
+        }
+        for (share, caller, command) in work.commands.drain(..) {
+            self.decide(now, share, caller, &command, hands);
+        }
+        if moved {
+            self.each(now, || Input::Moved, hands);
+        }
+        let ticked = std::mem::take(&mut work.ticked);
+        if ticked {
+            self.each(now, || Input::Tick, hands);
+        }
+        if moved || ticked {
+            self.stand(now, hands);
+            self.give_up(now, hands);
+        }
+        self.seal(now, hands);
+        if ticked || moved {
+            self.beat_if_due(now, hands);
+        }
+    }
+
+    fn read_pool(&mut self, records: &mut Vec<(Offset, Vec<u8>)>, hands: &mut impl Hands) {
+        for (at, record) in records.drain(..) {
+            let verdict = self.pool.fold(at, &record);
+            hands.note(Note::Pool(at, &verdict));
+        }
+        if self.board.is_none()
+            && let Some(ledger) = self.pool.ledger()
+        {
+            self.board = Some(Board::new(ledger, self.me.incarnation));
+            hands.founded(ledger);
+        }
+    }
+
+    fn read_board(
+        &mut self,
+        now: Now,
+        records: &mut Vec<(Offset, Vec<u8>)>,
+        hands: &mut impl Hands,
+    ) {
+        let Some(board) = &mut self.board else {
+            records.clear();
+            return;
+        };
+        if !records.is_empty() {
+            self.board_heard = Some(now.mono);
+        }
+        for (at, record) in records.drain(..) {
+            if board.read(now.mono, at, &record).is_err() {
+                hands.note(Note::BeatPassed(at));
+            }
+        }
+        let listening = !self.me.sells || board.is_listening(now.mono);
+        let folded = self.pool.position() >= self.pool_end && self.pool.frozen().is_none();
+        if self.state == NodeState::Starting && listening && folded {
+            self.state = NodeState::Ready;
+            self.beat_now = true;
+            hands.note(Note::Ready);
+        }
+    }
+
+    fn open_mail(&mut self, now: Now, mail: Mail, hands: &mut impl Hands) {
+        match mail {
+            Mail::Owns(owner, pool_end) => {
+                let share = owner.share();
+                hands.note(Note::Owns(share, owner.epoch()));
+                self.contended.remove(&share);
+                self.owners.insert(share, *owner);
+                self.handle(now, share, Input::PoolEnd(pool_end), hands);
+                self.beat_now = true;
+            }
+            Mail::Gone(share) => {
+                self.contended.remove(&share);
+            }
+            Mail::Returned(onward, sent) => self.returned(now, onward, sent, hands),
+            Mail::Drain => {
+                self.draining.get_or_insert(now.mono);
+                self.state = NodeState::Draining;
+                self.beat_now = true;
+            }
+        }
+    }
+
+    fn returned(
+        &mut self,
+        now: Now,
+        onward: Onward,
+        sent: Result<Answer, Lost>,
+        hands: &mut impl Hands,
+    ) {
+        match onward {
+            Onward::Travel { home, order, attempt } => {
+                let reply = sent.map_or(Reply::Unknown, reply_of);
+                self.handle(now, home, Input::Reply(order, attempt, reply), hands);
+            }
+            Onward::Relay { home, order, caller } => {
+                let answer = sent.unwrap_or_else(|lost| match lost {
+                    Lost::NotSent => Answer::Busy("peer"),
+                    Lost::Unknown => Answer::Unknown,
+                });
+                if self.owns(home) {
+                    self.handle(now, home, Input::Relayed(caller, order, answer), hands);
+                } else {
+                    self.answer(now, caller, Outcome::Answered(answer), hands);
+                }
+            }
+        }
+    }
+
+    fn confirm(&mut self, now: Now, mark: Mark, fate: Fate, hands: &mut impl Hands) {
+        let (share, epoch, seq) = mark.split();
+        if self.owners.get(&share).is_some_and(|o| o.epoch().0 & 0x7fff == epoch) {
+            self.handle(now, share, Input::Delivered(seq, fate), hands);
+        }
+    }
+
+    /// A torn tail is read anew: the pool from its beginning, the board from its end.
+    fn mend(&mut self, torn: Torn, hands: &mut impl Hands) {
+        hands.note(Note::Torn(torn));
+        match torn {
+            Torn::Pool => {
+                self.pool = self.unread.clone();
+                hands.reread_pool();
+            }
+            Torn::Board => {
+                // Owners go on under a board that has heard nothing; without one they would
+                // miss the fates of their frames.
+                if let Some(board) = &mut self.board {
+                    board.forget();
+                }
+                hands.reread_board();
+                self.beat_now = true;
+            }
+            Torn::Share(share) => {
+                // Without what lies between, nothing can be confirmed: give the memory up.
+                self.owners.remove(&share);
+            }
+        }
+    }
+
+    fn decide(
+        &mut self,
+        now: Now,
+        share: ShareId,
+        caller: Caller,
+        command: &Command,
+        hands: &mut impl Hands,
+    ) {
+        if self.owns(share) {
+            self.handle(now, share, Input::Command(caller, command), hands);
+        } else {
+            self.answer(now, caller, Outcome::Rehomed, hands);
+        }
+    }
+
+    fn each<'a>(&mut self, now: Now, input: impl Fn() -> Input<'a>, hands: &mut impl Hands) {
+        let shares: Vec<ShareId> = self.owners.keys().copied().collect();
+        for share in shares {
+            self.handle(now, share, input(), hands);
+        }
+    }
+
+    /// Lets something happen to an owner, and does what it wants.
+    fn handle(&mut self, now: Now, share: ShareId, input: Input<'_>, hands: &mut impl Hands) {
+        let Some(board) = &self.board else { return };
+        let Some(owner) = self.owners.get_mut(&share) else { return };
+        let mut out = std::mem::take(&mut self.out);
+        owner.handle(now, View { pool: &self.pool, board }, input, &mut out);
+        for output in out.drain(..) {
+            self.perform(now, share, output, hands);
+        }
+        // What performing caused went through a vector of its own; keep the larger one.
+        if self.out.capacity() < out.capacity() {
+            self.out = out;
+        }
+    }
+
+    fn perform(&mut self, now: Now, share: ShareId, output: Output, hands: &mut impl Hands) {
+        match output {
+            Output::Answer(caller, answer) => {
+                self.answer(now, caller, Outcome::Answered(answer), hands);
+            }
+            Output::Rehome(caller, _) => self.answer(now, caller, Outcome::Rehomed, hands),
+            Output::Draw { run, class, blocks } => hands.draw(share, run, class, blocks),
+            Output::Travel { to, order, attempt, command } => {
+                let onward = Onward::Travel { home: share, order, attempt };
+                self.send(now, to, command, onward, hands);
+            }
+            Output::Relay { caller, order, to, command } => {
+                let onward = Onward::Relay { home: share, order, caller };
+                self.send(now, to, command, onward, hands);
+            }
+            Output::ReadBack { from, .. } => hands.read_back(share, from),
+            Output::Stop(why) => self.stopped(now, share, why, hands),
+        }
+    }
+
+    fn stopped(&mut self, now: Now, share: ShareId, why: Stopped, hands: &mut impl Hands) {
+        hands.note(Note::Stopped(share, why));
+        self.owners.remove(&share);
+        self.stops += 1;
+        let jitter = scatter(self.me.incarnation.0, self.stops) % COOLDOWN_MS;
+        self.cooldown.insert(share, now.mono.plus(COOLDOWN_MS + jitter));
+        self.beat_now = true;
+    }
+
+    fn answer(&mut self, now: Now, caller: Caller, outcome: Outcome, hands: &mut impl Hands) {
+        let Some((onward, outcome)) = hands.answer(caller, outcome) else { return };
+        let sent = match (onward, outcome) {
+            (_, Outcome::Answered(answer)) => Ok(answer),
+            (Onward::Travel { .. }, Outcome::Rehomed) => Err(Lost::Unknown),
+            (Onward::Relay { .. }, Outcome::Rehomed) => Ok(Answer::Busy("moved")),
+        };
+        self.returned(now, onward, sent, hands);
+    }
+
+    /// Brings a command to the owner of another share, here or on another node, once.
+    fn send(
+        &mut self,
+        now: Now,
+        to: ShareId,
+        command: Command,
+        onward: Onward,
+        hands: &mut impl Hands,
+    ) {
+        match self.locate(to) {
+            Place::Here => hands.pass_on(to, command, onward),
+            Place::There(address) => hands.send(address, to, command, onward),
+            Place::Unowned => self.returned(now, onward, Err(Lost::NotSent), hands),
+        }
+    }
+
+    /// Folds what this node may have to claim, and tells contenders how they stand.
+    fn stand(&mut self, now: Now, hands: &mut impl Hands) {
+        if !self.me.sells || self.pool.position() < self.pool_end {
+            return;
+        }
+        let Some(board) = &self.board else { return };
+        let me = &self.me;
+        for share in self.pool.shares() {
+            if self.owners.contains_key(&share) {
+                continue;
+            }
+            let ready = self.state == NodeState::Ready;
+            let wanted = ready && is_of_interest(share, me.node, &self.pool, board, now.mono);
+            let prospect = wanted.then(|| {
+                let view = (&self.pool, board);
+                (Standing::of(share, me.node, me.incarnation, view, now.mono), now)
+            });
+            if self.contended.contains(&share) {
+                hands.tell(share, prospect);
+                continue;
+            }
+            let cool = self.cooldown.get(&share).is_none_or(|until| *until <= now.mono);
+            let Some(prospect) = prospect.filter(|_| cool) else { continue };
+            let new = Candidate::new(&self.pool, share, me.node, me.address, me.incarnation);
+            let Some(candidate) = new else { continue };
+            if hands.contend(Contender::new(candidate, prospect)).is_ok() {
+                self.contended.insert(share);
+            }
+        }
+    }
+
+    /// Gives up shares that the plan names for another node, or all of them when draining.
+    fn give_up(&mut self, now: Now, hands: &mut impl Hands) {
+        let Some(board) = &self.board else { return };
+        let mut yields: Vec<(ShareId, Option<NodeId>)> = Vec::new();
+        let late = self.draining.is_some_and(|at| now.mono.since(at) >= DRAIN_PLAN_MS);
+        for share in self.owners.iter().filter(|(_, o)| !o.is_yielding()).map(|(s, _)| *s) {
+            if let Some(to) = should_yield(share, self.me.node, &self.pool, board, now.mono) {
+                yields.push((share, Some(to)));
+            } else if late {
+                yields.push((share, first_in_line(share, board, now.mono)));
+            }
+        }
+        for (share, to) in yields {
+            hands.note(Note::GivesUp(share, to));
+            self.handle(now, share, Input::Yield(to), hands);
+        }
+    }
+
+    /// Hands the log every frame that its owner has ready.
+    fn seal(&mut self, now: Now, hands: &mut impl Hands) {
+        let mut refused = Vec::new();
+        for (share, owner) in &mut self.owners {
+            while let Some((seq, frame)) = owner.seal(now) {
+                let mark = Mark::new(*share, owner.epoch(), seq);
+                if hands.append(*share, mark, &frame).is_err() {
+                    refused.push((*share, seq));
+                    break;
+                }
+            }
+        }
+        // Not written for certain; but the frames behind it would break the chain, so the owner
+        // stops and folds as after an unknown fate.
+        for (share, seq) in refused {
+            self.handle(now, share, Input::Delivered(seq, Fate::Unknown), hands);
+        }
+    }
+
+    fn beat_if_due(&mut self, now: Now, hands: &mut impl Hands) {
+        if !self.me.sells {
+            return;
+        }
+        let age = now.mono.since(self.beat_at);
+        let news = self.beat_now || self.owners.values().any(Owner::has_news);
+        if !self.beat_now && age < BEAT_MS && !(news && age >= BEAT_NEWS_MS) {
+            return;
+        }
+        let full = self.beat_now || now.mono.since(self.full_at) >= BEAT_FULL_MS;
+        let Some(board) = &mut self.board else { return };
+        let view = View { pool: &self.pool, board };
+        let mut beat = Beat {
+            ledger: self.pool.ledger().unwrap_or_default(),
+            node: self.me.node,
+            address: self.me.address,
+            incarnation: self.me.incarnation,
+            number: 0,
+            state: self.state,
+            full,
+            pool: self.pool.position(),
+            seen: board.position(),
+            shares: self.owners.values().map(|o| o.beat(view)).collect(),
+            rows: Vec::new(),
+        };
+        let mut rows: Vec<Row> = self.owners.values_mut().flat_map(|o| o.rows(full)).collect();
+        self.beat_now = false;
+        loop {
+            let rest = rows.split_off(rows.len().min(BEAT_ROWS_MAX));
+            self.beats += 1;
+            beat.number = self.beats;
+            beat.rows = rows;
+            board.sent(self.beats, now.mono);
+            // A beat that was not sent is a missed number: readers wait for the next full one.
+            self.beat_now |= hands.append_to_board(self.beats, &beat.encode()).is_err();
+            if rest.is_empty() {
+                break;
+            }
+            (rows, beat.full) = (rest, false);
+        }
+        self.beat_at = now.mono;
+        if full {
+            self.full_at = now.mono;
+        }
+    }
+}
+
+/// Whether a share could become this node's soon enough to begin folding it.
+fn is_of_interest(share: ShareId, me: NodeId, pool: &Pool, board: &Board, mono: Millis) -> bool {
+    if pool.assign().nodes.get(&share) == Some(&me) {
+        return true;
+    }
+    let silent = board.share_silent_ms(mono, share).unwrap_or(0);
+    silent + SILENCE_LEAD_MS >= SILENCE_MS && first_in_line(share, board, mono) == Some(me)
+}
+
+fn reply_of(answer: Answer) -> Reply {
+    match answer {
+        Answer::Order { view, .. } => Reply::Order(view),
+        Answer::Refused(Refusal::No) => Reply::No,
+        _ => Reply::Unknown,
+    }
+}
+
+/// A number that differs between processes and from stop to stop (one step of SplitMix64).
+fn scatter(seed: u64, step: u64) -> u64 {
+    let mut z = seed.wrapping_add(step.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

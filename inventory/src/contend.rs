@@ -1,0 +1,153 @@
+//! Wanting a share: fold it to its end, wait for a reason, claim, read the Claim back.
+//!
+//! Folding a long log takes seconds, so the node drives a [`Contender`] beside its worker. The
+//! machine says what to do next; whoever drives it reads, appends and asks where the log ends.
+
+use crate::claim::{Reason, Standing, may_claim, patience_ms};
+use crate::fold::Verdict;
+use crate::owner::{Candidate, Now, Owner, Progress};
+use crate::state::ShareState;
+use crate::words::{Millis, Offset, ShareId};
+
+/// A Claim that was not read back by then is appended again; a second one of the same epoch
+/// by the same process is void or harmless.
+const CLAIM_PATIENCE_MS: u64 = 5_000;
+
+/// What is to be done next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Read on, or wait for word.
+    Read,
+    /// Ask the log where the share's partition ends, and hand that to [`Contender::claim`].
+    AskEnd,
+    /// The share is owned: [`Contender::into_owner`].
+    Owns,
+    /// The share is wanted no more, and no Claim is out.
+    Forget,
+}
+
+/// A candidate with its chances.
+#[derive(Debug, Clone)]
+pub struct Contender {
+    candidate: Candidate,
+    prospect: Option<(Standing, Now)>,
+    /// Where the partition ended when that was last asked; none before the first time.
+    end: Option<Offset>,
+    fruitless: u32,
+    not_before: Millis,
+    claimed: Option<Millis>,
+    yielded: Option<Millis>,
+    owns: bool,
+}
+
+impl Contender {
+    /// Begins with nothing folded.
+    #[must_use]
+    pub fn new(candidate: Candidate, prospect: (Standing, Now)) -> Self {
+        Self {
+            candidate,
+            prospect: Some(prospect),
+            end: None,
+            fruitless: 0,
+            not_before: Millis(0),
+            claimed: None,
+            yielded: None,
+            owns: false,
+        }
+    }
+
+    /// Which share this is about.
+    #[must_use]
+    pub fn share(&self) -> ShareId {
+        self.candidate.state().share()
+    }
+
+    /// The share as folded so far.
+    #[must_use]
+    pub fn state(&self) -> &ShareState {
+        self.candidate.state()
+    }
+
+    /// How the node stood when it last said so.
+    #[must_use]
+    pub fn prospect(&self) -> Option<(Standing, Now)> {
+        self.prospect
+    }
+
+    /// How the node stands by now; none if it does not want the share any more.
+    pub fn tell(&mut self, prospect: Option<(Standing, Now)>) {
+        self.prospect = prospect;
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn step(&self, now: Now) -> Step {
+        if self.owns {
+            return Step::Owns;
+        }
+        // Wanted no more, but the Claim is out: whoever it makes an owner has to serve.
+        let waits = self.claimed.is_some_and(|at| now.mono.since(at) <= CLAIM_PATIENCE_MS);
+        if self.prospect.is_none() && !waits {
+            return Step::Forget;
+        }
+        let folded = self.end.is_some_and(|end| self.state().position() >= end);
+        if self.end.is_none() || folded && !waits && self.reason(now).is_some() {
+            return Step::AskEnd;
+        }
+        Step::Read
+    }
+
+    /// Why the share may be claimed now, if it may.
+    fn reason(&self, now: Now) -> Option<Reason> {
+        let (mut standing, _) = self.prospect.filter(|_| now.mono >= self.not_before)?;
+        standing.yielded_ms = self.yielded.map_or(0, |at| now.mono.since(at));
+        may_claim(self.state(), &standing)
+    }
+
+    /// The partition ends at `end`, as asked for. A Claim to append, and why, if it is time.
+    /// A Claim is for a log that was read to its end.
+    pub fn claim(&mut self, now: Now, end: Offset) -> Option<(Reason, Vec<u8>)> {
+        self.end = Some(end);
+        if self.state().position() < end {
+            return None;
+        }
+        let reason = self.reason(now)?;
+        self.claimed = Some(now.mono);
+        Some((reason, self.candidate.claim(now.wall)))
+    }
+
+    /// The log took the Claim not.
+    pub fn not_taken(&mut self) {
+        self.claimed = None;
+    }
+
+    /// Folds the next record.
+    pub fn read(&mut self, now: Now, at: Offset, record: &[u8]) -> Verdict {
+        if self.owns {
+            // The owner begins behind its own Claim, and reads back what follows if it must.
+            return Verdict::Accepted;
+        }
+        let (verdict, progress) = self.candidate.read(at, record);
+        if self.state().yielded().is_none() {
+            self.yielded = None;
+        } else {
+            self.yielded.get_or_insert(now.mono);
+        }
+        match progress {
+            Progress::Reading => {}
+            Progress::Owns => self.owns = true,
+            Progress::Lost => {
+                self.fruitless += 1;
+                self.claimed = None;
+                self.not_before = now.mono.plus(patience_ms(self.fruitless));
+            }
+        }
+        verdict
+    }
+
+    /// The owner that the accepted Claim makes. To be called after [`Step::Owns`] only.
+    #[must_use]
+    pub fn into_owner(self, now: Now) -> Owner {
+        self.candidate.into_owner(now)
+    }
+}
