@@ -10,6 +10,7 @@ use crate::codec::{Malformed, Reader, Writer};
 use crate::digest::Digest;
 use crate::legs::Journey;
 use crate::pool::Pool;
+use crate::teeth::{self, Bug};
 use crate::wire::name;
 use crate::words::{
     Address, ClassId, Digest128, Epoch, Incarnation, Millis, NodeId, Offset, RunId, ShareId,
@@ -272,6 +273,9 @@ pub struct Board {
     position: Offset,
     nodes: BTreeMap<NodeId, NodeSeen>,
     shares: BTreeMap<ShareId, ShareSeen>,
+    /// The highest epoch of each share that was ever heard, also after it was given up: a
+    /// former owner that beats on must not be believed again.
+    epochs: BTreeMap<ShareId, Epoch>,
     rows: BTreeMap<(RunId, ClassId), BTreeMap<ShareId, RowSeen>>,
     /// Own beats on their way: number, and when sent by one's own monotonic clock.
     sent: VecDeque<(u64, Millis)>,
@@ -293,6 +297,7 @@ impl Board {
             position: Offset(0),
             nodes: BTreeMap::new(),
             shares: BTreeMap::new(),
+            epochs: BTreeMap::new(),
             rows: BTreeMap::new(),
             sent: VecDeque::new(),
             echoes: VecDeque::new(),
@@ -391,7 +396,8 @@ impl Board {
             let Some(epoch) = epochs.get(&row.share) else { continue };
             let of_class = self.rows.entry((row.run, row.class)).or_default();
             // A former owner that still talks must not replace the rows of a later epoch.
-            if of_class.get(&row.share).is_none_or(|old| old.epoch <= *epoch) {
+            let later = |old: &RowSeen| old.epoch <= *epoch || teeth::has(Bug::HighestWritten);
+            if of_class.get(&row.share).is_none_or(later) {
                 let (incarnation, epoch) = (beat.incarnation, *epoch);
                 of_class.insert(row.share, RowSeen { incarnation, epoch, row });
             }
@@ -399,6 +405,11 @@ impl Board {
     }
 
     fn hear_share(&mut self, mono: Millis, beat: &Beat, share: &ShareBeat) {
+        let highest = self.epochs.entry(share.share).or_insert(share.epoch);
+        if share.epoch < *highest && !teeth::has(Bug::BelieveFormer) {
+            return;
+        }
+        *highest = share.epoch;
         let newer = |old: &ShareSeen| (old.epoch, old.confirmed) <= (share.epoch, share.confirmed);
         if self.shares.get(&share.share).is_none_or(newer) {
             let seen = ShareSeen {
@@ -412,6 +423,12 @@ impl Board {
             self.shares.insert(share.share, seen);
             self.told.insert(share.share, mono);
         }
+    }
+
+    /// The highest epoch of a share that anyone was heard to own it by.
+    #[must_use]
+    pub fn highest(&self, share: ShareId) -> Option<Epoch> {
+        self.epochs.get(&share).copied()
     }
 
     /// Whether an own beat that names `epoch` was read back, and no higher epoch: whoever owned
@@ -435,9 +452,10 @@ impl Board {
     #[must_use]
     pub fn has_lease(&self, mono: Millis, share: ShareId, epoch: Epoch) -> bool {
         let vouching = self.echoes.back();
-        self.is_told(share, epoch)
-            && self.is_settled(mono)
-            && vouching.is_some_and(|(_, sent)| mono.since(*sent) <= LEASE_MS)
+        teeth::has(Bug::NoLease)
+            || self.is_told(share, epoch)
+                && self.is_settled(mono)
+                && vouching.is_some_and(|(_, sent)| mono.since(*sent) <= LEASE_MS)
     }
 
     /// Whether own beats come back: only then is another's silence worth anything.
@@ -545,10 +563,10 @@ impl Board {
         }
         match (best, missing) {
             (Some((_, share)), _) => Search::Travel(share),
-            (None, Some(why)) => Search::Unproven(why),
+            (None, Some(why)) if !teeth::has(Bug::SoldOutWithoutRow) => Search::Unproven(why),
             // Someone has seats, and they were asked for by another order or said no just now.
-            (None, None) if largest >= sought.party => Search::Unproven("in-flight"),
-            (None, None) => Search::Proven { largest, held, next_end },
+            (None, _) if largest >= sought.party => Search::Unproven("in-flight"),
+            (None, _) => Search::Proven { largest, held, next_end },
         }
     }
 
@@ -565,7 +583,8 @@ impl Board {
         if seen.stage != ShareStage::Selling {
             return Err("recovering");
         }
-        if row.epoch != seen.epoch || row.incarnation != seen.incarnation {
+        let its = row.epoch == seen.epoch && row.incarnation == seen.incarnation;
+        if !its && !teeth::has(Bug::HighestWritten) {
             return Err("row");
         }
         if !self.is_fresh(mono, seen) {
@@ -575,7 +594,7 @@ impl Board {
         if pool.position() < node_pool {
             return Err("pool");
         }
-        if pool.last_take(share) > seen.accepted_take {
+        if pool.last_take(share) > seen.accepted_take && !teeth::has(Bug::SoldOutWithoutTake) {
             return Err("take");
         }
         Ok(&row.row)

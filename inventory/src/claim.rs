@@ -6,6 +6,7 @@
 use crate::board::{Board, NodeState};
 use crate::pool::Pool;
 use crate::state::ShareState;
+use crate::teeth::{self, Bug};
 use crate::words::{Epoch, Incarnation, Millis, NodeId, ShareId};
 
 /// How long an owner must be silent before a node claims without being told to: the operator
@@ -88,7 +89,8 @@ impl Standing {
 #[must_use]
 pub fn may_claim(state: &ShareState, at: &Standing) -> Option<Reason> {
     let mine = at.assigned == Some(at.me);
-    let silent = at.silent_ms.is_some_and(|ms| ms >= SILENCE_MS);
+    let silence_ms = if teeth::has(Bug::ClaimOverLiveOwner) { 500 } else { SILENCE_MS };
+    let silent = at.silent_ms.is_some_and(|ms| ms >= silence_ms);
     if state.writer().epoch() == Epoch(0) {
         let unplanned = !at.planned && silent && at.first_in_line;
         return if mine { Some(Reason::Assigned) } else { unplanned.then_some(Reason::Unplanned) };

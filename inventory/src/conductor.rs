@@ -72,6 +72,12 @@ impl Mark {
         Self(u64::from(epoch.0 & 0x7fff) << 48 | u64::from(share.0) << 32 | u64::from(seq.0))
     }
 
+    /// The share that the frame was for.
+    #[must_use]
+    pub fn share(self) -> ShareId {
+        self.split().0
+    }
+
     /// The share, so much of the epoch as there was room for, the seq.
     fn split(self) -> (ShareId, u32, Seq) {
         let share = ShareId((self.0 >> 32 & 0xffff) as u16);
@@ -295,6 +301,9 @@ pub struct Conductor {
     contended: BTreeSet<ShareId>,
     /// Shares that an owner here lost just now: not before that time.
     cooldown: BTreeMap<ShareId, Millis>,
+    /// Shares whose owner here stopped without giving them up: unless another has claimed them,
+    /// nobody else may for long, whatever the plan says by now.
+    dropped: BTreeSet<ShareId>,
     stops: u64,
     beats: u64,
     beat_at: Millis,
@@ -321,6 +330,7 @@ impl Conductor {
             owners: BTreeMap::new(),
             contended: BTreeSet::new(),
             cooldown: BTreeMap::new(),
+            dropped: BTreeSet::new(),
             stops: 0,
             beats: 0,
             beat_at: Millis(0),
@@ -479,7 +489,7 @@ impl Conductor {
             self.handle(now, share, Input::Record(at, &record), hands);
         }
         for torn in work.torn.drain(..) {
-            self.mend(torn, hands);
+            self.mend(now, torn, hands);
         }
         for (share, caller, command) in work.commands.drain(..) {
             self.decide(now, share, caller, &command, hands);
@@ -547,6 +557,7 @@ impl Conductor {
                 let share = owner.share();
                 hands.note(Note::Owns(share, owner.epoch()));
                 self.contended.remove(&share);
+                self.dropped.remove(&share);
                 self.owners.insert(share, *owner);
                 self.handle(now, share, Input::PoolEnd(pool_end), hands);
                 self.beat_now = true;
@@ -597,7 +608,7 @@ impl Conductor {
     }
 
     /// A torn tail is read anew: the pool from its beginning, the board from its end.
-    fn mend(&mut self, torn: Torn, hands: &mut impl Hands) {
+    fn mend(&mut self, now: Now, torn: Torn, hands: &mut impl Hands) {
         hands.note(Note::Torn(torn));
         match torn {
             Torn::Pool => {
@@ -605,18 +616,17 @@ impl Conductor {
                 hands.reread_pool();
             }
             Torn::Board => {
-                // Owners go on under a board that has heard nothing; without one they would
-                // miss the fates of their frames.
+                // In what was not heard a share may have been claimed, sold from and given up
+                // again; nothing that is heard from here on would tell.
+                self.each(now, || Input::Deaf, hands);
                 if let Some(board) = &mut self.board {
                     board.forget();
                 }
                 hands.reread_board();
                 self.beat_now = true;
             }
-            Torn::Share(share) => {
-                // Without what lies between, nothing can be confirmed: give the memory up.
-                self.owners.remove(&share);
-            }
+            // Without what lies between, nothing can be confirmed: give the memory up.
+            Torn::Share(share) => self.handle(now, share, Input::Deaf, hands),
         }
     }
 
@@ -683,6 +693,9 @@ impl Conductor {
         self.stops += 1;
         let jitter = scatter(self.me.incarnation.0, self.stops) % COOLDOWN_MS;
         self.cooldown.insert(share, now.mono.plus(COOLDOWN_MS + jitter));
+        if !matches!(why, Stopped::Yielded | Stopped::Outclaimed(_)) {
+            self.dropped.insert(share);
+        }
         self.beat_now = true;
     }
 
@@ -724,7 +737,13 @@ impl Conductor {
                 continue;
             }
             let ready = self.state == NodeState::Ready;
-            let wanted = ready && is_of_interest(share, me.node, &self.pool, board, now.mono);
+            let heard = board.share(share).is_some_and(|s| s.incarnation != me.incarnation);
+            if heard {
+                self.dropped.remove(&share);
+            }
+            let wanted = ready
+                && (self.dropped.contains(&share)
+                    || is_of_interest(share, me.node, &self.pool, board, now.mono));
             let prospect = wanted.then(|| {
                 let view = (&self.pool, board);
                 (Standing::of(share, me.node, me.incarnation, view, now.mono), now)

@@ -7,6 +7,7 @@ use crate::claim::{Reason, Standing, may_claim, patience_ms};
 use crate::fold::Verdict;
 use crate::owner::{Candidate, Now, Owner, Progress};
 use crate::state::ShareState;
+use crate::teeth::{self, Bug};
 use crate::words::{Millis, Offset, ShareId};
 
 /// A Claim that was not read back by then is appended again; a second one of the same epoch
@@ -62,6 +63,15 @@ impl Contender {
         self.candidate.state().share()
     }
 
+    /// Where to begin reading the share's partition.
+    #[must_use]
+    pub fn reads_from(&self) -> Offset {
+        if teeth::has(Bug::ReadFromLargest) {
+            return Offset(u64::MAX);
+        }
+        self.state().position()
+    }
+
     /// The share as folded so far.
     #[must_use]
     pub fn state(&self) -> &ShareState {
@@ -112,6 +122,10 @@ impl Contender {
             return None;
         }
         let reason = self.reason(now)?;
+        if reason == Reason::OwnBefore && teeth::has(Bug::RestartUnderSameEpoch) {
+            self.owns = true;
+            return None;
+        }
         self.claimed = Some(now.mono);
         Some((reason, self.candidate.claim(now.wall)))
     }

@@ -7,6 +7,7 @@
 use crate::codec::Malformed;
 use crate::entry::Entry;
 use crate::state::{Impossible, ShareState};
+use crate::teeth::{self, Bug};
 use crate::wire::{Chain, Frame, Header};
 use crate::words::{Digest128, Epoch, Incarnation, Millis, Offset, Seq, ShareId};
 
@@ -45,7 +46,7 @@ pub enum Fault {
     /// It does not carry the sum of its writer's preceding frame.
     #[error("the chain of frames is broken")]
     Chain,
-    /// Its time is before the time in front of it.
+    /// Its time is before the time in front of it, and it is no Claim.
     #[error("time goes back")]
     Time,
     /// An earlier record froze the share; nothing is applied any more.
@@ -137,7 +138,10 @@ impl Writer {
             Admission::Claim => Chain::default(),
             Admission::Next => self.chain,
         };
-        let back = header.now < self.now;
+        // A Claim is made before its writer can have seen what lands in front of it, such as the
+        // last word of an owner whose clock is ahead; it must not freeze the share.
+        let next = admission == Admission::Next || teeth::has(Bug::OldClaimFreezes);
+        let back = next && header.now < self.now;
         self.epoch = header.epoch;
         self.incarnation = Some(header.incarnation);
         self.next = Seq(header.seq.0.saturating_add(1));
@@ -248,7 +252,7 @@ fn apply_all(state: &mut ShareState, frame: &Frame<'_>) -> Result<(), Fault> {
     if state.frozen().is_some() && !frame.opens_with_claim() {
         return Err(Fault::Frozen);
     }
-    state.begin_frame(frame.header.now);
+    state.begin_frame(state.writer().now());
     for (index, entry) in entries.iter().enumerate() {
         // Admission lets a Claim in only where it is alone; anywhere else it is a contradiction.
         let stray = matches!(entry, Entry::Claim { .. }) && frame.header.seq != Seq(0);

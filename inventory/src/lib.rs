@@ -15,6 +15,7 @@
 //!   [`message`]: what nodes say to each other.
 //! - [`contend`]: wanting a share; [`draw`]: which blocks; [`conductor`]: all of one node.
 //! - [`plan`]: who should own what; [`dispatcher`]: when it is time for another plan.
+//! - [`teeth`]: bugs that the simulator can plant; never in a product.
 
 pub mod allocate;
 pub mod board;
@@ -35,5 +36,6 @@ pub mod plan;
 pub mod pool;
 pub mod state;
 pub mod stock;
+pub mod teeth;
 pub mod wire;
 pub mod words;

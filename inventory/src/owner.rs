@@ -21,6 +21,7 @@ use crate::fold::{Admission, Fault, Verdict, Writer, fold};
 use crate::legs::Journey;
 use crate::pool::Pool;
 use crate::state::{Change, Command, Decision, OrderState, Refusal, Rules, ShareState, price};
+use crate::teeth::{self, Bug};
 use crate::wire::{Chain, Draft, FRAME_BYTES_MAX, Frame};
 use crate::words::{
     Address, Attempt, ClassId, Digest128, Epoch, Incarnation, Millis, NodeId, Offset, OrderId,
@@ -118,6 +119,8 @@ pub enum Input<'a> {
     Tick,
     /// Give the share up, to that node if one is named.
     Yield(Option<NodeId>),
+    /// Stop at once: part of the board was not heard.
+    Deaf,
 }
 
 /// What an owner wants done.
@@ -191,6 +194,9 @@ pub enum Stopped {
     /// A frame may or may not be written.
     #[error("frame {0} may or may not be written")]
     FateUnknown(Seq),
+    /// The board broke off: a successor may have come and gone unheard.
+    #[error("the board broke off")]
+    Deaf,
     /// The share was given up.
     #[error("given up")]
     Yielded,
@@ -469,6 +475,7 @@ impl Owner {
             }
             Input::Tick => self.tick(now, view, out),
             Input::Yield(to) => self.begin_yield(to, out),
+            Input::Deaf => self.stop(Stopped::Deaf, out),
         }
     }
 
@@ -518,7 +525,8 @@ impl Owner {
     /// Whether partition 0 was folded up to its end after the Claim, and the board has told the
     /// former owner of it.
     fn is_ready(&self, view: View<'_>) -> bool {
-        let folded = self.pool_end.is_some_and(|end| view.pool.position() >= end);
+        let folded = self.pool_end.is_some_and(|end| view.pool.position() >= end)
+            || teeth::has(Bug::SellBeforePool);
         let told = view.board.is_told(self.state.share(), self.epoch);
         folded && told && view.pool.frozen().is_none()
     }
@@ -813,7 +821,8 @@ impl Owner {
 
     fn delivered(&mut self, now: Now, view: View<'_>, seq: Seq, fate: Fate, out: &mut Vec<Output>) {
         let Some(flight) = self.flights.iter_mut().find(|f| f.seq == seq) else { return };
-        flight.fate = Some(fate);
+        let delivered = fate == Fate::Unknown && teeth::has(Bug::UnknownIsDelivered);
+        flight.fate = Some(if delivered { Fate::At(Offset(self.anchor.0 + 1)) } else { fate });
         if now.mono.since(flight.sealed_at) >= SLOW_DELIVERY_MS {
             self.slow_at = Some(now.mono);
         }
@@ -830,7 +839,7 @@ impl Owner {
                     self.stop(Stopped::FateUnknown(seq), out);
                     return;
                 }
-                Fate::At(at) if at.0 == self.anchor.0 + 1 => {
+                Fate::At(at) if at.0 == self.anchor.0 + 1 || teeth::has(Bug::ConfirmOnDelivery) => {
                     self.anchor = at;
                     let Some(flight) = self.flights.pop_front() else { return };
                     self.confirmed_advance(&flight);
@@ -881,7 +890,7 @@ impl Owner {
         record: &[u8],
         out: &mut Vec<Output>,
     ) {
-        if at.0 != self.anchor.0 + 1 {
+        if at.0 != self.anchor.0 + 1 && !teeth::has(Bug::TolerateGap) {
             return;
         }
         let Some(upto) = self.reading else { return };
@@ -940,7 +949,9 @@ impl Owner {
         for sent in flight.then.departures {
             self.resolves.insert(sent.order, now.mono.plus(PATIENCE_MS));
             let (to, order, attempt) = (sent.to, sent.order, sent.attempt);
-            out.push(Output::Travel { to, order, attempt, command: Command::Host(sent) });
+            let travel = Output::Travel { to, order, attempt, command: Command::Host(sent) };
+            out.extend(teeth::has(Bug::RepeatTravel).then(|| travel.clone()));
+            out.push(travel);
         }
         if flight.yields {
             self.stop(Stopped::Yielded, out);
@@ -995,6 +1006,11 @@ impl Owner {
     // What moves on outside.
 
     fn moved(&mut self, now: Now, view: View<'_>, out: &mut Vec<Output>) {
+        // An owner without anything in flight would not find its successor's Claim by itself.
+        if let Some(epoch) = view.board.highest(self.state.share()).filter(|e| *e > self.epoch) {
+            self.stop(Stopped::Outclaimed(epoch), out);
+            return;
+        }
         if !self.is_ready(view) || self.yielding.is_some() {
             return;
         }
@@ -1204,7 +1220,9 @@ impl Owner {
     /// Ends holds that are past their deadline and the grace, and asks after orders elsewhere.
     fn expire(&mut self, now: Now, view: View<'_>, out: &mut Vec<Output>) {
         let Some(grace) = view.pool.policy().map(|p| u64::from(p.limits.grace_ms)) else { return };
-        let settled = |at: Millis| now.mono.since(at) >= TAKEOVER_GRACE_MS;
+        let settled = |at: Millis| {
+            now.mono.since(at) >= TAKEOVER_GRACE_MS || teeth::has(Bug::ExpireWithoutGrace)
+        };
         let slow = |f: &Flight| now.mono.since(f.sealed_at) >= SLOW_DELIVERY_MS;
         if !settled(self.claimed_at)
             || !self.slow_at.is_none_or(settled)
@@ -1317,7 +1335,10 @@ impl Owner {
 
     fn row(&self, run: RunId, class: ClassId) -> Row {
         let (held, next_end) = self.state.holds(run, class);
-        let digest = self.digests.get(&(run, class)).cloned().unwrap_or_default();
+        let digest = match self.state.stock().get(&(run, class)) {
+            Some(stock) if teeth::has(Bug::DigestFromMemory) => Digest::of(stock),
+            _ => self.digests.get(&(run, class)).cloned().unwrap_or_default(),
+        };
         Row { share: self.state.share(), run, class, digest, held, next_end }
     }
 }

@@ -12,6 +12,7 @@ use crate::entry::{End, Entry, Held, OrderRequest, Policy, SaleState, Sent};
 use crate::fold::{Admission, Fault, Writer};
 use crate::legs::{Journey, Legs};
 use crate::stock::{Stock, StockError};
+use crate::teeth::{self, Bug};
 use crate::wire::{Chain, Frame, Header};
 use crate::words::{
     Address, Attempt, BodyHash, BuyerHash, ClassId, Digest128, KeyHash, Millis, NodeId, Offset,
@@ -900,6 +901,7 @@ impl ShareState {
             ) if *came == attempt => Decision::Known(id),
             _ if self.refused.contains(&(id, attempt)) => Decision::Refuse(Refusal::No),
             Some(_) => Decision::Refuse(Refusal::Conflict),
+            None if teeth::has(Bug::DropRefused) => Decision::Refuse(Refusal::No),
             None => Decision::Write(Entry::Refused { order: id, attempt }, id),
         }
     }

@@ -74,7 +74,7 @@ pub struct Header {
     pub incarnation: Incarnation,
     /// The frame's place in its epoch; 0 in the pool.
     pub seq: Seq,
-    /// The writer's time; never goes back within a share.
+    /// The writer's time; never goes back within an epoch.
     pub now: Millis,
     /// Checksum of the writer's preceding frame of this epoch; zero in a Claim and in the pool.
     pub previous: Chain,

@@ -107,7 +107,7 @@ async fn stand<L: Log>(start: Start<L>) -> Result<Option<Owns>, Torn> {
     let Start { mut contender, mut log, clock, mut prospect } = start;
     let share = contender.share();
     let partition = Partition(share.0);
-    let mut tail = log.tail(partition, 0);
+    let mut tail = log.tail(partition, contender.reads_from().0);
     let mut records = Vec::new();
     loop {
         contender.tell(known(&mut prospect));

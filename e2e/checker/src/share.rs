@@ -342,7 +342,7 @@ impl Share {
         let entries = entry::of_share(header.count, body);
         let fault = if header.previous != expected {
             Some(Fault::Chain)
-        } else if header.now < before {
+        } else if header.seq != 0 && header.now < before {
             Some(Fault::Clock)
         } else if let Err(why) = entries {
             Some(Fault::Unreadable(why))

@@ -1,0 +1,78 @@
+//! Bugs that the simulator can plant, to prove that it would find them. No product is built
+//! with the feature `teeth`; without it nothing is ever planted, and the compiler knows.
+
+/// A bug that can be planted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumIter)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Bug {
+    /// A frame is confirmed when it is delivered, wherever it lies.
+    ConfirmOnDelivery,
+    /// A fate that is not known is taken for a delivery.
+    UnknownIsDelivered,
+    /// A node that starts anew goes on under its former epoch.
+    RestartUnderSameEpoch,
+    /// A fold passes over offsets that it has not read.
+    TolerateGap,
+    /// A share is read from its end.
+    ReadFromLargest,
+    /// Digests are those of memory, ahead of the log.
+    DigestFromMemory,
+    /// The row that was written last counts, whatever its epoch.
+    HighestWritten,
+    /// A share is claimed as silent when it is not.
+    ClaimOverLiveOwner,
+    /// An order on its way is asked for again.
+    RepeatTravel,
+    /// A try that never came is denied without a record.
+    DropRefused,
+    /// A second Genesis counts.
+    GenesisAgain,
+    /// Blocks of an Amend enter again with the next.
+    AmendTwice,
+    /// An owner sells before it has read partition 0 to its end.
+    SellBeforePool,
+    /// Holds end within the grace after a take-over.
+    ExpireWithoutGrace,
+    /// "Sold out" is said though a share's row is missing.
+    SoldOutWithoutRow,
+    /// "Sold out" is said though a share has a Take to accept.
+    SoldOutWithoutTake,
+    /// Answers from memory need no lease.
+    NoLease,
+    /// A former owner's beats are believed again after its successor gave up.
+    BelieveFormer,
+    /// A Claim that is older than what lies in front of it freezes the share.
+    OldClaimFreezes,
+}
+
+#[cfg(feature = "teeth")]
+mod planted {
+    use std::cell::Cell;
+
+    use super::Bug;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Plants a bug in this thread, or none.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+
+    /// Whether the bug is planted.
+    #[must_use]
+    pub fn has(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+}
+
+#[cfg(feature = "teeth")]
+pub use planted::{has, plant};
+
+/// Whether the bug is planted: never.
+#[cfg(not(feature = "teeth"))]
+#[must_use]
+pub const fn has(_: Bug) -> bool {
+    false
+}
