@@ -10,7 +10,7 @@ export DEBIAN_FRONTEND = noninteractive
 # All of the code is checked and tested with the same features, so that it is built once.
 ALL = --workspace --features node/kafka,ledger/kafka,ledger/contract,checker/kafka
 
-.PHONY: demo test lint unit model programs install ledgers schema local cluster bench help
+.PHONY: demo test lint unit model programs install ledgers schema local sim cluster bench help
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,12 @@ schema: ## the CRD, the chart and the checker on a real API server, Helm and Kaf
 
 local: ## a sale in local mode, sold out while nodes are killed, then judged
 	cargo test $(ALL) --test local -- --ignored --nocapture --test-threads 1
+
+# Seeds of one run of the simulator; SEED=n runs one and prints its history.
+SEEDS ?= 2000
+sim: ## whole sales under one seed each, with faults; SEEDS=100000, SEED=n, TEETH=1
+	cargo run --profile e2e -q -p sim $(if $(TEETH),--features teeth) -- \
+	  --seeds $(SEEDS) $(if $(SEED),--seed $(SEED)) $(if $(TEETH),--teeth)
 
 cluster: ## a sale on a real Kubernetes, Kafka and Redis
 	E2E=1 cargo test $(ALL) --test cluster -- --ignored --nocapture --test-threads 1

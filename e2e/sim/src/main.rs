@@ -1,0 +1,180 @@
+//! `sim`: runs seeds, says what they came to, and makes the first that fails small.
+
+use std::cell::Cell;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Lines of a history that are printed of a failing run: its end is what matters.
+const HISTORY_LINES: usize = 400;
+
+#[derive(Debug, Parser)]
+#[command(about = "Whole sales of the real machines under one seed each, with faults, judged")]
+struct Arguments {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 2_000)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 1)]
+    first: u64,
+    /// Runs this seed alone, and prints its whole history.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many of the seeds to run twice, to see that a seed says all.
+    #[arg(long, default_value_t = 20)]
+    twice: u64,
+    /// Plants one bug after the other, and finds each. Needs the feature `teeth`.
+    #[arg(long)]
+    teeth: bool,
+}
+
+thread_local! {
+    static SEED: Cell<u64> = const { Cell::new(0) };
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        println!("seed {}: a machine panicked", SEED.get());
+        usual(info);
+    }));
+    if arguments.teeth {
+        return teeth::find_all();
+    }
+    if let Some(seed) = arguments.seed {
+        return one(seed);
+    }
+    many(&arguments)
+}
+
+fn run(seed: u64, records: bool) -> sim::Outcome {
+    SEED.set(seed);
+    sim::run(seed, records)
+}
+
+fn code(violations: usize) -> ExitCode {
+    if violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn one(seed: u64) -> ExitCode {
+    let outcome = run(seed, true);
+    for line in &outcome.history {
+        println!("{line}");
+    }
+    tell(seed, &outcome);
+    let violations = usize::from(!outcome.violations.is_empty());
+    println!("1 seeds, {} faults, {violations} violations", outcome.faults);
+    code(violations)
+}
+
+fn many(arguments: &Arguments) -> ExitCode {
+    let last = arguments.first + arguments.seeds;
+    let (mut faults, mut violations, mut orders, mut travelled) = (0, 0, 0, 0);
+    let stored = sim::stored::regressions().filter(|s| !(arguments.first..last).contains(s));
+    let seeds: Vec<u64> = stored.chain(arguments.first..last).collect();
+    for (at, seed) in seeds.iter().enumerate() {
+        let outcome = run(*seed, false);
+        faults += outcome.faults;
+        orders += outcome.orders.0;
+        travelled += outcome.orders.1;
+        if (at as u64) < arguments.twice && run(*seed, false).trace != outcome.trace {
+            println!("seed {seed} does not say all: its second run was another");
+            violations += 1;
+        }
+        if outcome.violations.is_empty() {
+            continue;
+        }
+        violations += 1;
+        tell(*seed, &outcome);
+        if violations == 1 {
+            explain(*seed, outcome.violations[0].rule);
+        }
+    }
+    println!("{orders} orders were held or sent, {travelled} of them held on another share");
+    println!("{} seeds, {faults} faults, {violations} violations", seeds.len());
+    code(violations)
+}
+
+fn tell(seed: u64, outcome: &sim::Outcome) {
+    println!(
+        "seed {seed}: trace {:016x}, ended at {} ms, {:?} orders and travellers, wishes: {:?}",
+        outcome.trace, outcome.ended_at, outcome.orders, outcome.ends
+    );
+    for v in &outcome.violations {
+        println!("seed {seed} at {} ms: BROKEN {}: {}", v.at, v.rule, v.what);
+    }
+}
+
+/// Makes the run small and prints what is left of it.
+fn explain(seed: u64, rule: &str) {
+    let small = sim::shrink(seed, rule);
+    let skipped = small.outcome.history.len().saturating_sub(HISTORY_LINES);
+    println!(
+        "seed {seed} made small: {} nodes, {} wishes, faults {:?}; the last {} lines:",
+        small.nodes,
+        small.wishes,
+        small.faults,
+        small.outcome.history.len() - skipped
+    );
+    for line in &small.outcome.history[skipped..] {
+        println!("{line}");
+    }
+    for v in &small.outcome.violations {
+        println!("seed {seed} made small, at {} ms: BROKEN {}: {}", v.at, v.rule, v.what);
+    }
+}
+
+#[cfg(feature = "teeth")]
+mod teeth {
+    use std::process::ExitCode;
+
+    use inventory::teeth::{Bug, plant};
+    use strum::IntoEnumIterator as _;
+
+    /// A bug that is not found by so many seeds is not found.
+    const SEEDS_MAX: u64 = 500;
+
+    /// Finds every bug, its stored seed first; then sees that those seeds pass without it.
+    pub(crate) fn find_all() -> ExitCode {
+        let (mut missed, mut found) = (0, 0);
+        for bug in Bug::iter() {
+            let name: &str = bug.into();
+            let stored = sim::stored::teeth().find(|(of, _)| *of == name).map(|(_, seed)| seed);
+            plant(Some(bug));
+            let mut seeds = stored.into_iter().chain(1..=SEEDS_MAX);
+            let caught = seeds.find_map(|seed| {
+                let violation = super::run(seed, false).violations.into_iter().next();
+                violation.map(|violation| (seed, violation))
+            });
+            plant(None);
+            match caught {
+                Some((seed, violation)) => {
+                    found += 1;
+                    let how = if stored == Some(seed) { "its stored seed" } else { "searching" };
+                    println!("{name:<28} seed {seed:<4} ({how}): {}", violation.rule);
+                    if !super::run(seed, false).violations.is_empty() {
+                        println!("{name}: seed {seed} fails without it too");
+                        missed += 1;
+                    }
+                }
+                None => {
+                    missed += 1;
+                    println!("{name:<28} NOT FOUND by {SEEDS_MAX} seeds");
+                }
+            }
+        }
+        println!("{found} planted bugs found, {missed} missed");
+        super::code(missed)
+    }
+}
+
+#[cfg(not(feature = "teeth"))]
+mod teeth {
+    use std::process::ExitCode;
+
+    pub(crate) fn find_all() -> ExitCode {
+        println!("this program was built without the feature `teeth`: make sim TEETH=1");
+        ExitCode::FAILURE
+    }
+}
