@@ -18,9 +18,9 @@ help: ## this list
 demo: ## a whole fleet in one process; no root, no other packages
 	cargo local examples/demo.yaml
 
-test: install lint unit model ledgers schema programs local cluster ## everything; what CI runs
-	@echo "make test passed: lint, unit tests, the protocols' model, Kafka and Redis, CRD and chart on" \
-	  "a real API server, a sale in local mode and one on a real cluster, both through faults and judged"
+test: install lint unit model sim ledgers schema programs local cluster ## everything; what CI runs
+	@echo "make test passed: lint, unit tests, the protocols' model, $(SEEDS) simulated sales, Kafka and" \
+	  "Redis, CRD and chart on a real API server, a sale in local mode and one on a real cluster, both through faults and judged"
 
 lint: ## formatting and clippy, warnings denied
 	cargo fmt --all --check

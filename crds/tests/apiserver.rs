@@ -27,8 +27,7 @@ fn find(test: &str) -> Option<Cluster> {
         let there = made.as_ref().is_err_and(|said| said.contains("AlreadyExists"));
         assert!(there || made.as_ref().is_ok_and(|said| !said.contains("Warning")), "{made:?}");
     }
-    let crd = format!("crd/{name}");
-    cluster.kubectl(&["wait", "--for=condition=Established", &crd, "--timeout=30s"], "").unwrap();
+    cluster::established(|words| cluster.kubectl(words, ""));
     Some(cluster)
 }
 

@@ -191,9 +191,7 @@ fn a_release_can_do_its_work_and_no_more() {
 
 fn a_selling_sale_is_deleted_only_when_confirmed(release: &Release<'_>) {
     let sale = include_str!("../../examples/minimal.yaml");
-    let crd = "crd/trainsales.stationmaster.dev";
-    let wait = ["wait", "--for=condition=Established", crd, "--timeout=30s"];
-    release.kubectl(&wait, "").unwrap();
+    cluster::established(|words| release.kubectl(words, ""));
     release.kubectl(&["create", "-f", "-"], sale).unwrap();
     let status = json!({"status": {"conditions": [{
         "type": "Selling", "status": "True", "reason": "Open", "message": "",

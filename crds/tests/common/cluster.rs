@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 use std::{env, process};
 
 /// What the environment names `variable`, or says that the test is skipped without it.
@@ -66,5 +67,17 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         drop(self.kubectl(&["delete", "namespace", &self.namespace, "--wait=false"], ""));
+    }
+}
+
+/// Waits until the API server serves TrainSales.
+pub(crate) fn established(kubectl: impl Fn(&[&str]) -> Result<String, String>) {
+    let crd = "crd/trainsales.stationmaster.dev";
+    let wait = ["wait", "--for=condition=Established", crd, "--timeout=30s"];
+    let began = Instant::now();
+    while let Err(said) = kubectl(&wait) {
+        // kubectl takes a status that has no conditions yet for an error.
+        assert!(said.contains("accessor error"), "{said}");
+        assert!(began.elapsed() < Duration::from_secs(30), "{said}");
     }
 }
