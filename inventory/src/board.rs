@@ -458,6 +458,13 @@ impl Board {
                 && vouching.is_some_and(|(_, sent)| mono.since(*sent) <= LEASE_MS)
     }
 
+    /// How long ago the last own beat that came back was sent, in milliseconds; none before the
+    /// first.
+    #[must_use]
+    pub fn since_echo(&self, mono: Millis) -> Option<u64> {
+        self.echoes.back().map(|(_, sent)| mono.since(*sent))
+    }
+
     /// Whether own beats come back: only then is another's silence worth anything.
     #[must_use]
     pub fn is_listening(&self, mono: Millis) -> bool {

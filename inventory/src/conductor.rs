@@ -18,6 +18,7 @@ use crate::owner::{
 };
 use crate::pool::{Pool, PoolVerdict};
 use crate::state::{Command, Refusal};
+use crate::teeth::{self, Bug};
 use crate::words::{
     Address, Attempt, ClassId, Digest128, Epoch, Incarnation, Millis, NodeId, Offset, OrderId,
     RunId, Seq, ShareId,
@@ -499,6 +500,12 @@ impl Conductor {
         }
         let ticked = std::mem::take(&mut work.ticked);
         if ticked {
+            // Who was silent for so long may have lost its shares by right, to one that has
+            // ended since without a word: only the log can tell.
+            let silent = self.board.as_ref().and_then(|board| board.since_echo(now.mono));
+            if silent.is_some_and(|ms| ms >= SILENCE_MS) {
+                self.each(now, || Input::Deaf, hands);
+            }
             self.each(now, || Input::Tick, hands);
         }
         if moved || ticked {
@@ -610,6 +617,9 @@ impl Conductor {
     /// A torn tail is read anew: the pool from its beginning, the board from its end.
     fn mend(&mut self, now: Now, torn: Torn, hands: &mut impl Hands) {
         hands.note(Note::Torn(torn));
+        if teeth::has(Bug::TolerateGap) {
+            return;
+        }
         match torn {
             Torn::Pool => {
                 self.pool = self.unread.clone();

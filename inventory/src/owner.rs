@@ -890,7 +890,7 @@ impl Owner {
         record: &[u8],
         out: &mut Vec<Output>,
     ) {
-        if at.0 != self.anchor.0 + 1 && !teeth::has(Bug::TolerateGap) {
+        if at.0 != self.anchor.0 + 1 {
             return;
         }
         let Some(upto) = self.reading else { return };
@@ -1107,9 +1107,14 @@ impl Owner {
         if let Reply::Order(there) = reply {
             self.tried.remove(&order);
             self.learn(now, order, &there);
-            for (at, (_, caller, _)) in waiting.into_iter().enumerate() {
-                let answer = self.known(order, at == 0);
-                self.later(now, view, caller, answer, out);
+            let mut new = true;
+            for (_, caller, command) in waiting {
+                if matches!(command, Command::Place(_)) {
+                    let answer = self.known(order, std::mem::take(&mut new));
+                    self.later(now, view, caller, answer, out);
+                } else {
+                    self.decide(now, view, caller, &command, None, out);
+                }
             }
             return;
         }

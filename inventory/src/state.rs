@@ -852,9 +852,9 @@ impl ShareState {
             OrderState::Paid { .. } | OrderState::Ended { .. } | OrderState::Closed { .. } => {
                 Decision::Write(give_back, id)
             }
-            OrderState::Sent { .. } | OrderState::Seeking { .. } => {
-                Decision::Refuse(Refusal::Conflict)
-            }
+            // Its buyer may know that it is held there before this home does.
+            OrderState::Sent { .. } => Decision::Wait(id),
+            OrderState::Seeking { .. } => Decision::Refuse(Refusal::Conflict),
         }
     }
 
@@ -868,9 +868,9 @@ impl ShareState {
             OrderState::Paid { .. } => end(End::Refunded),
             OrderState::Placed { to, .. } => Decision::Relay(*to, id),
             OrderState::Ended { .. } | OrderState::Closed { .. } => Decision::Known(id),
-            OrderState::Sent { .. } | OrderState::Seeking { .. } => {
-                Decision::Refuse(Refusal::Conflict)
-            }
+            // Its buyer may know that it is held there before this home does.
+            OrderState::Sent { .. } => Decision::Wait(id),
+            OrderState::Seeking { .. } => Decision::Refuse(Refusal::Conflict),
         }
     }
 

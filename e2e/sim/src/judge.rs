@@ -87,6 +87,10 @@ struct ShareJ {
     time: u64,
     yielded: Option<Option<NodeId>>,
     claimed_at: u64,
+    /// Where partition 0 ended when its Claim was written.
+    pool_end: u64,
+    /// Processes that have begun to read partition 0 anew since.
+    reads_anew: BTreeSet<Incarnation>,
     /// When the last slow delivery came.
     slow_at: Option<u64>,
     length: u64,
@@ -104,6 +108,7 @@ struct ShareJ {
 
 #[derive(Debug, Default)]
 struct PoolJ {
+    length: u64,
     definitions: Vec<(u64, Definition)>,
     assigns: Vec<Assign>,
     policy: Option<Policy>,
@@ -166,6 +171,7 @@ impl Judge {
     }
 
     fn pool_record(&mut self, now: u64, offset: u64, frame: &Frame<'_>) {
+        self.pool.length = offset + 1;
         let Ok(entries) = frame.pool_entries() else {
             self.blame(now, "every pool record can be read", format!("0@{offset}"));
             return;
@@ -274,7 +280,7 @@ impl Judge {
                 self.entry(now, share, offset, header.now.0, header.incarnation, &entry)
             {
                 let what = format!("{share}@{offset}: {why}: {}", brief(&entry));
-                self.blame(now, "the log can be folded", what);
+                self.blame(now, rule(&why), what);
             }
         }
     }
@@ -297,6 +303,8 @@ impl Judge {
                 of.yielded = None;
                 of.claimed_at = now;
                 of.slow_at = None;
+                of.pool_end = self.pool.length;
+                of.reads_anew.clear();
                 self.claimants.insert((share, of.epoch), incarnation);
                 Ok(())
             }
@@ -592,6 +600,28 @@ impl Judge {
         }
     }
 
+    /// The owner of a share says something in it, and has read so much of partition 0.
+    pub(crate) fn sells(
+        &mut self,
+        now: u64,
+        share: ShareId,
+        who: Incarnation,
+        read: u64,
+        bytes: &[u8],
+    ) {
+        // A share may be given up, and word of orders elsewhere noted, before that.
+        let entries = Frame::read(bytes).and_then(|frame| frame.entries()).unwrap_or_default();
+        let sells = |e: &Entry| matches!(e, Entry::Held(_) | Entry::Sent(_) | Entry::Accept { .. });
+        if !entries.iter().any(sells) {
+            return;
+        }
+        let Some(of) = self.shares.get(&share) else { return };
+        if of.writer == Some(who) && read < of.pool_end && !of.reads_anew.contains(&who) {
+            let what = format!("share {share}: {read} of {} read", of.pool_end);
+            self.blame(now, "an owner has read partition 0", what);
+        }
+    }
+
     /// A frame that was appended at `since` came back as delivered.
     pub(crate) fn delivered(&mut self, now: u64, share: ShareId, who: Incarnation, since: u64) {
         let Some(of) = self.shares.get_mut(&share) else { return };
@@ -668,8 +698,11 @@ impl Judge {
     }
 
     /// A node reads partition 0 anew: what it had read does not count.
-    pub(crate) fn reads_anew(&mut self, node: NodeId) {
+    pub(crate) fn reads_anew(&mut self, node: NodeId, who: Incarnation) {
         self.readings.remove(&node);
+        for of in self.shares.values_mut() {
+            of.reads_anew.insert(who);
+        }
     }
 
     /// Occupied legs of the seats that a share had before `offset`.
@@ -885,6 +918,17 @@ fn stretches(free: u128) -> Vec<(u8, u8)> {
         }
     }
     stretches
+}
+
+/// Which invariant an entry breaks.
+fn rule(why: &str) -> &'static str {
+    match why {
+        why if why.contains("sold twice") => "one live order per seat and leg",
+        why if why.contains("its key") => "one live order per key",
+        why if why.contains("grace") => "no expiry within the grace",
+        why if why.contains("on another share") => "everything is in one place",
+        _ => "the log can be folded",
+    }
 }
 
 fn brief(entry: &Entry) -> String {

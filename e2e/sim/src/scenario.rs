@@ -292,15 +292,16 @@ fn faults(rng: &mut Rng) -> Vec<Fault> {
 
 fn purchases(rng: &mut Rng, definition: &Definition) -> Vec<Purchase> {
     let seats = u64::from(definition.timetables[0].seats()) * definition.runs.len() as u64;
-    // Somewhat more wishes than seats, so that the sale gets to its end, and is watched there.
-    let count = (seats + seats / 2).clamp(40, 130);
+    // Many more wishes than seats, so that the sale gets to its end early, and most of its time
+    // is spent where seats come back one by one and "sold out" has to be proven.
+    let count = (seats * 4).clamp(80, 260);
     let stops = definition.timetables[0].stops.len() as u64;
     let mut purchases: Vec<Purchase> = (0..count)
         .map(|_| {
             let from = rng.within(0, stops - 2);
             Purchase {
                 at: rng.within(BUSY_FROM, HEAL_AT - 2_000),
-                buyer: u16::try_from(rng.within(0, 29)).unwrap_or(0),
+                buyer: u16::try_from(rng.within(0, 59)).unwrap_or(0),
                 run: u16::try_from(rng.within(0, 7)).unwrap_or(0),
                 class: u8::try_from(rng.within(0, 1)).unwrap_or(0),
                 from: u8::try_from(from).unwrap_or(0),

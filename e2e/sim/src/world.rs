@@ -546,6 +546,8 @@ impl<'a> World<'a> {
     fn act(&mut self, pid: Pid, act: Act) {
         match act {
             Act::Append(share, mark, bytes) => {
+                let read = self.processes[pid].conductor.pool().position().0;
+                self.judge.sells(self.now, share, self.processes[pid].me.incarnation, read, &bytes);
                 self.append(Lane::Worker(pid, share.0), Some(mark), bytes);
             }
             Act::Beat(bytes) => {
@@ -564,8 +566,8 @@ impl<'a> World<'a> {
                 self.schedule_look(pid, Which::ReadBack(share));
             }
             Act::RereadPool => {
-                let name = self.processes[pid].name();
-                self.judge.reads_anew(name);
+                let Me { node, incarnation, .. } = self.processes[pid].me;
+                self.judge.reads_anew(node, incarnation);
                 let tail = Tail { id: self.id(), next: Some(0), looks: false };
                 self.processes[pid].pool_tail = tail;
                 self.schedule_look(pid, Which::Pool);
@@ -795,6 +797,7 @@ impl<'a> World<'a> {
         let records = self.log[usize::from(partition)][from as usize..upto as usize].iter();
         let records: Vec<(Offset, Vec<u8>)> = (from..).map(Offset).zip(records.cloned()).collect();
         let more = upto < end;
+        let mut records = records;
         let process = &mut self.processes[pid];
         let torn = match which {
             Which::Pool => process.tears.take_if(|t| *t == Torn::Pool),
@@ -804,6 +807,10 @@ impl<'a> World<'a> {
             }
             Which::Contender(_) => None,
         };
+        if torn.is_some() {
+            // A tail breaks off where it would have to pass something over.
+            records.truncate(records.len() / 2);
+        }
         match which {
             Which::Pool => process.work.pool.extend(records),
             Which::Board => process.work.board.extend(records),
