@@ -6,7 +6,8 @@
 //!
 //! - What writes is answered when its frame is confirmed: delivered at the anchor + 1, or read
 //!   back through the admission of every record up to it.
-//! - What writes nothing is answered behind the last frame in flight, or under a lease.
+//! - What writes nothing is answered behind a frame that is still to be handed to the log, or
+//!   under a lease when the last frame in flight is confirmed.
 //! - When a frame's fate stays unknown, the owner stops and forgets; whoever waited hears
 //!   "unknown", never "failed" and never "sold out".
 
@@ -384,6 +385,9 @@ impl Candidate {
 #[derive(Debug, Default)]
 struct Open {
     answers: Vec<(Caller, Answer)>,
+    /// Answers that write nothing and were asked for when the frame had been handed over: it may
+    /// be older than the question, so that these need a lease as well.
+    riders: Vec<(Caller, Answer)>,
     changes: Vec<Change>,
     departures: Vec<Sent>,
     accepted_take: Option<Offset>,
@@ -671,8 +675,8 @@ impl Owner {
         })
     }
 
-    /// An answer that writes nothing: behind what memory has seen and the log has not, or, if
-    /// there is nothing in flight, under a lease.
+    /// An answer that writes nothing: behind what memory has seen and the log has not, and under
+    /// a lease unless that is still to be written.
     fn later(
         &mut self,
         now: Now,
@@ -684,8 +688,22 @@ impl Owner {
         if !self.draft.is_empty() {
             self.open.answers.push((caller, answer));
         } else if let Some(last) = self.flights.back_mut() {
-            last.then.answers.push((caller, answer));
-        } else if self.has_lease(now, view) {
+            last.then.riders.push((caller, answer));
+        } else {
+            self.under_lease(now, view, caller, answer, out);
+        }
+    }
+
+    /// An answer that the log confirms up to some record, and a lease up to now.
+    fn under_lease(
+        &mut self,
+        now: Now,
+        view: View<'_>,
+        caller: Caller,
+        answer: Answer,
+        out: &mut Vec<Output>,
+    ) {
+        if self.has_lease(now, view) {
             out.push(Output::Answer(caller, answer));
         } else if self.unleased.len() < PARKED_MAX {
             self.unleased.push_back((now.mono.plus(PARK_MS), caller, answer));
@@ -940,11 +958,17 @@ impl Owner {
             low.insert(key);
         }
         self.confirmed_take = flight.then.accepted_take.or(self.confirmed_take);
-        for (caller, mut answer) in flight.then.answers {
+        let placed = |mut answer: Answer| {
             if let Answer::Order { view, .. } = &mut answer {
                 view.position = Some(position);
             }
-            out.push(Output::Answer(caller, answer));
+            answer
+        };
+        for (caller, answer) in flight.then.answers {
+            out.push(Output::Answer(caller, placed(answer)));
+        }
+        for (caller, answer) in flight.then.riders {
+            self.under_lease(now, view, caller, placed(answer), out);
         }
         for sent in flight.then.departures {
             self.resolves.insert(sent.order, now.mono.plus(PATIENCE_MS));
@@ -986,7 +1010,8 @@ impl Owner {
     fn stop(&mut self, why: Stopped, out: &mut Vec<Output>) {
         self.stopped = true;
         let flights = std::mem::take(&mut self.flights);
-        let in_flight = flights.into_iter().flat_map(|f| f.then.answers);
+        let in_flight =
+            flights.into_iter().flat_map(|f| f.then.answers.into_iter().chain(f.then.riders));
         let open = std::mem::take(&mut self.open).answers;
         for (caller, _) in in_flight.chain(open) {
             out.push(Output::Answer(caller, Answer::Unknown));
@@ -1017,7 +1042,7 @@ impl Owner {
         self.accept_takes(now, view);
         if self.has_lease(now, view) {
             for (_, caller, answer) in std::mem::take(&mut self.unleased) {
-                self.later(now, view, caller, answer, out);
+                out.push(Output::Answer(caller, answer));
             }
         }
         self.retry_parked(now, view, out);
@@ -1172,7 +1197,8 @@ impl Owner {
     fn lose_patience(&mut self, now: Now, out: &mut Vec<Output>) {
         for flight in &mut self.flights {
             if now.mono.since(flight.sealed_at) >= PATIENCE_MS {
-                for (caller, _) in flight.then.answers.drain(..) {
+                let then = &mut flight.then;
+                for (caller, _) in then.answers.drain(..).chain(then.riders.drain(..)) {
                     out.push(Output::Answer(caller, Answer::Unknown));
                 }
             }

@@ -447,6 +447,33 @@ fn a_replaced_owner_that_hears_only_itself_says_nothing_from_memory() {
 }
 
 #[test]
+fn a_replaced_owner_that_hears_of_an_old_frame_late_says_nothing_from_memory() {
+    let mut w = World::new(3, 1, 0);
+    let mut old = w.claim(1);
+    w.place(&mut old, 1, request(1, 1, 0, 2, 1));
+    let (seq, at) = w.write(&mut old).unwrap();
+    // The frame is in the log and its writer is not told. Another claims, and cancels the order.
+    let heard = w.board.clone();
+    let mut next = w.claim(2);
+    let buyer = Digest128([1; 16]);
+    let id = *next.state().orders().first_key_value().unwrap().0;
+    w.ask(&mut next, 2, &Command::Cancel { order: id, buyer });
+    w.flow(&mut next);
+    w.answers();
+    // Asked now, the old owner must not answer behind a frame that was written long ago.
+    w.board = heard;
+    w.ask(&mut old, 3, &Command::Read { order: id, buyer });
+    w.ask(&mut old, 4, &Command::Read { order: id, buyer: Digest128([9; 16]) });
+    w.give(&mut old, Input::Delivered(seq, Fate::At(at)));
+    let confirmed = w.answers();
+    assert_eq!(confirmed.len(), 1, "what was written may be said: {confirmed:?}");
+    assert_eq!(confirmed[0].0, 1);
+    w.pass(PARK_MS);
+    w.give(&mut old, Input::Tick);
+    assert_eq!(w.answers(), [(3, Answer::Busy("lease")), (4, Answer::Busy("lease"))]);
+}
+
+#[test]
 fn a_payment_for_an_order_that_is_forgotten_finds_no_order() {
     let mut w = World::new(3, 1, 0);
     let mut owner = w.claim(1);
