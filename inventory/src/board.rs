@@ -156,7 +156,7 @@ impl Beat {
             incarnation: Incarnation(r.u64()?),
             number: r.u64()?,
             state: NodeState::from_repr(r.u8()?).ok_or(Malformed::Range("node state"))?,
-            full: r.u8()? == 1,
+            full: r.flag()?,
             pool: Offset(r.u64()?),
             seen: Offset(r.u64()?),
             shares: r.list(|r| {

@@ -85,16 +85,21 @@ impl<'b> Reader<'b> {
         std::str::from_utf8(self.bytes(count)?).map_err(|_| Malformed::Range("text"))
     }
 
-    /// Something or nothing: a byte 1 or 0 in front.
+    /// A byte 1 or 0, and nothing else: two spellings of yes would be two encodings.
+    pub(crate) fn flag(&mut self) -> Result<bool, Malformed> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Malformed::Range("flag")),
+        }
+    }
+
+    /// Something or nothing: a flag in front.
     pub(crate) fn option<T>(
         &mut self,
         read: impl FnOnce(&mut Self) -> Result<T, Malformed>,
     ) -> Result<Option<T>, Malformed> {
-        match self.u8()? {
-            0 => Ok(None),
-            1 => read(self).map(Some),
-            _ => Err(Malformed::Range("option")),
-        }
+        if self.flag()? { read(self).map(Some) } else { Ok(None) }
     }
 
     /// As many as the count in front says.

@@ -144,7 +144,7 @@ pub fn decode_answer(bytes: &[u8]) -> Result<Answer, Malformed> {
     let mut r = Reader::new(bytes, "answer");
     version(&mut r)?;
     let answer = match r.u8()? {
-        1 => Answer::Order { new: r.u8()? == 1, view: view(&mut r)? },
+        1 => Answer::Order { new: r.flag()?, view: view(&mut r)? },
         2 => Answer::Refused(refusal(&mut r)?),
         3 => Answer::SoldOut {
             as_of: r.millis()?,
@@ -207,7 +207,7 @@ fn view(r: &mut Reader<'_>) -> Result<OrderView, Malformed> {
             5 => Status::Sent,
             _ => return Err(Malformed::Range("status")),
         },
-        returned: r.u8()? == 1,
+        returned: r.flag()?,
         position: r.option(|r| Ok((ShareId(r.u16()?), Offset(r.u64()?))))?,
     })
 }

@@ -278,7 +278,12 @@ impl Pool {
             }
         }
         if !blocks.is_empty() {
-            self.takes.entry(take.share).or_default().push((at, blocks.clone()));
+            let takes = self.takes.entry(take.share).or_default();
+            match takes.last_mut() {
+                // The Takes of one record have its offset in common: one Accept repeats them all.
+                Some((last, given)) if *last == at => given.extend_from_slice(&blocks),
+                _ => takes.push((at, blocks.clone())),
+            }
         }
         Some(Effect::Taken { share: take.share, request: take.request, blocks })
     }
@@ -472,6 +477,19 @@ pub(crate) mod tests {
     fn take(share: u16, index: u16) -> PoolEntry {
         let blocks = vec![BlockId { run: RunId(0), index }];
         PoolEntry::Take(Take { share: ShareId(share), request: Request(1), blocks })
+    }
+
+    #[test]
+    fn two_takes_of_one_record_are_one_for_the_share_that_accepts_them() {
+        let mut pool = founded(one_run(3, 1, 1, 100));
+        let at = pool.position();
+        let id = ledger_id("test", TOPIC);
+        let record = pool_record(id, Incarnation(1), Millis(1), &[take(1, 2), take(1, 5)]).unwrap();
+        pool.fold(at, &record);
+        let takes: Vec<_> = pool.takes_after(ShareId(1), None).collect();
+        let indexes = |blocks: &[Block]| blocks.iter().map(|b| b.id.index).collect::<Vec<_>>();
+        assert_eq!(takes.len(), 1, "the second would never be accepted: {takes:?}");
+        assert_eq!((takes[0].0, indexes(&takes[0].1)), (at, vec![2, 5]));
     }
 
     #[test]
