@@ -10,7 +10,7 @@ export DEBIAN_FRONTEND = noninteractive
 # All of the code is checked and tested with the same features, so that it is built once.
 ALL = --workspace --features node/kafka,ledger/kafka,ledger/contract,checker/kafka
 
-.PHONY: demo test lint unit model programs install ledgers schema local sim cluster bench help
+.PHONY: demo test lint unit model fuzz programs install ledgers schema local sim cluster bench help
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,11 @@ unit: ## every test that needs nothing but this checkout
 
 model: ## the protocols on paper, exhaustively, whole and without each of their rules
 	cargo run --quiet --profile e2e -p model
+
+SECONDS_EACH ?= 600
+
+fuzz: ## strange bytes for every reader of bytes, SECONDS_EACH (600) seconds for each
+	e2e/fuzz/run $(SECONDS_EACH)
 
 programs: ## what the end-to-end tests run
 	cargo build --profile e2e -p node --features kafka

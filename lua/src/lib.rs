@@ -301,4 +301,6 @@ fn read_restock(answer: Value) -> Result<Restock, Failure> {
 }
 
 #[cfg(test)]
+mod strange_replies;
+#[cfg(test)]
 mod tests;

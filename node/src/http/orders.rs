@@ -378,3 +378,7 @@ fn seats<'a>(timetable: &'a Timetable, seats: &[u16]) -> Option<Vec<SeatBody<'a>
     };
     seats.iter().enumerate().map(one).collect()
 }
+
+#[cfg(test)]
+#[path = "strange_orders.rs"]
+mod strange_orders;
