@@ -396,8 +396,7 @@ impl Board {
             let Some(epoch) = epochs.get(&row.share) else { continue };
             let of_class = self.rows.entry((row.run, row.class)).or_default();
             // A former owner that still talks must not replace the rows of a later epoch.
-            let later = |old: &RowSeen| old.epoch <= *epoch || teeth::has(Bug::HighestWritten);
-            if of_class.get(&row.share).is_none_or(later) {
+            if of_class.get(&row.share).is_none_or(|old| old.epoch <= *epoch) {
                 let (incarnation, epoch) = (beat.incarnation, *epoch);
                 of_class.insert(row.share, RowSeen { incarnation, epoch, row });
             }
@@ -406,7 +405,7 @@ impl Board {
 
     fn hear_share(&mut self, mono: Millis, beat: &Beat, share: &ShareBeat) {
         let highest = self.epochs.entry(share.share).or_insert(share.epoch);
-        if share.epoch < *highest && !teeth::has(Bug::BelieveFormer) {
+        if share.epoch < *highest {
             return;
         }
         *highest = share.epoch;
@@ -452,10 +451,9 @@ impl Board {
     #[must_use]
     pub fn has_lease(&self, mono: Millis, share: ShareId, epoch: Epoch) -> bool {
         let vouching = self.echoes.back();
-        teeth::has(Bug::NoLease)
-            || self.is_told(share, epoch)
-                && self.is_settled(mono)
-                && vouching.is_some_and(|(_, sent)| mono.since(*sent) <= LEASE_MS)
+        self.is_told(share, epoch)
+            && self.is_settled(mono)
+            && vouching.is_some_and(|(_, sent)| mono.since(*sent) <= LEASE_MS)
     }
 
     /// How long ago the last own beat that came back was sent, in milliseconds; none before the
@@ -590,8 +588,7 @@ impl Board {
         if seen.stage != ShareStage::Selling {
             return Err("recovering");
         }
-        let its = row.epoch == seen.epoch && row.incarnation == seen.incarnation;
-        if !its && !teeth::has(Bug::HighestWritten) {
+        if row.epoch != seen.epoch || row.incarnation != seen.incarnation {
             return Err("row");
         }
         if !self.is_fresh(mono, seen) {

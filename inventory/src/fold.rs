@@ -7,7 +7,6 @@
 use crate::codec::Malformed;
 use crate::entry::Entry;
 use crate::state::{Impossible, ShareState};
-use crate::teeth::{self, Bug};
 use crate::wire::{Chain, Frame, Header};
 use crate::words::{Digest128, Epoch, Incarnation, Millis, Offset, Seq, ShareId};
 
@@ -140,8 +139,7 @@ impl Writer {
         };
         // A Claim is made before its writer can have seen what lands in front of it, such as the
         // last word of an owner whose clock is ahead; it must not freeze the share.
-        let next = admission == Admission::Next || teeth::has(Bug::OldClaimFreezes);
-        let back = next && header.now < self.now;
+        let back = admission == Admission::Next && header.now < self.now;
         self.epoch = header.epoch;
         self.incarnation = Some(header.incarnation);
         self.next = Seq(header.seq.0.saturating_add(1));
@@ -260,4 +258,34 @@ fn apply_all(state: &mut ShareState, frame: &Frame<'_>) -> Result<(), Fault> {
         applied.map_err(|why| Fault::Impossible { index, why })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Draft, FRAME_BYTES_MAX};
+    use crate::words::{Address, NodeId};
+
+    #[test]
+    fn a_claim_that_is_older_than_what_landed_in_front_of_it_still_counts() {
+        let (ledger, share) = (Digest128([1; 16]), ShareId(1));
+        let mut state = ShareState::new(ledger, share, &[]);
+        let seal = |header: &Header, entry: &Entry| {
+            let mut draft = Draft::new(FRAME_BYTES_MAX);
+            draft.push(entry).unwrap();
+            draft.seal(header).0
+        };
+        let node: NodeId = "n1".parse().unwrap();
+        let address: Address = "n1:1".parse().unwrap();
+        let claim = Entry::Claim { node, address };
+        let first = state.writer().claim_header(Incarnation(1), Millis(10));
+        assert_eq!(fold(&mut state, Offset(0), &seal(&first, &claim)), Verdict::Accepted);
+        // The successor has read so far; then the owner says its last word, by a clock ahead.
+        let second = state.writer().claim_header(Incarnation(2), Millis(20));
+        let last = state.writer().next_header(Millis(30)).unwrap();
+        let last = seal(&last, &Entry::Yield { to: None });
+        assert_eq!(fold(&mut state, Offset(1), &last), Verdict::Accepted);
+        assert_eq!(fold(&mut state, Offset(2), &seal(&second, &claim)), Verdict::Accepted);
+        assert_eq!((state.frozen(), state.now()), (None, Millis(30)));
+    }
 }

@@ -973,9 +973,7 @@ impl Owner {
         for sent in flight.then.departures {
             self.resolves.insert(sent.order, now.mono.plus(PATIENCE_MS));
             let (to, order, attempt) = (sent.to, sent.order, sent.attempt);
-            let travel = Output::Travel { to, order, attempt, command: Command::Host(sent) };
-            out.extend(teeth::has(Bug::RepeatTravel).then(|| travel.clone()));
-            out.push(travel);
+            out.push(Output::Travel { to, order, attempt, command: Command::Host(sent) });
         }
         if flight.yields {
             self.stop(Stopped::Yielded, out);

@@ -17,12 +17,8 @@ pub enum Bug {
     ReadFromLargest,
     /// Digests are those of memory, ahead of the log.
     DigestFromMemory,
-    /// The row that was written last counts, whatever its epoch.
-    HighestWritten,
     /// A share is claimed as silent when it is not.
     ClaimOverLiveOwner,
-    /// An order on its way is asked for again.
-    RepeatTravel,
     /// A try that never came is denied without a record.
     DropRefused,
     /// A second Genesis counts.
@@ -37,12 +33,6 @@ pub enum Bug {
     SoldOutWithoutRow,
     /// "Sold out" is said though a share has a Take to accept.
     SoldOutWithoutTake,
-    /// Answers from memory need no lease.
-    NoLease,
-    /// A former owner's beats are believed again after its successor gave up.
-    BelieveFormer,
-    /// A Claim that is older than what lies in front of it freezes the share.
-    OldClaimFreezes,
 }
 
 #[cfg(feature = "teeth")]
