@@ -184,8 +184,8 @@ fn a_board_hears_anything_and_never_believes_a_share_twice() {
                 assert!(after.is_none() || before <= after, "an epoch goes back");
             }
             assert_eq!(board.position(), Offset(at + 1));
-            let (free, _) = board.count(&pool, RunId(0), ClassId(0), journey);
-            assert!(u64::from(free) < 1_000_000);
+            // A damaged row may say any number; adding them up must not overflow.
+            let _ = board.count(&pool, RunId(0), ClassId(0), journey);
             for share in [ShareId(1), ShareId(2)] {
                 let epoch = inventory::words::Epoch(1);
                 if board.has_lease(mono, share, epoch) {
