@@ -157,6 +157,7 @@ impl Readers {
             following: vec![Lent::new(following)],
             folding: Vec::new(),
         };
+        desk.introduce(&desk.following[0].consumer);
         thread::Builder::new()
             .name("ledger-tails".to_owned())
             .spawn(move || desk.run(&work))
