@@ -10,7 +10,7 @@ export DEBIAN_FRONTEND = noninteractive
 # All of the code is checked and tested with the same features, so that it is built once.
 ALL = --workspace --features node/kafka,ledger/kafka,ledger/contract,checker/kafka
 
-.PHONY: demo test lint unit model fuzz programs install ledgers schema local sim cluster bench help
+.PHONY: demo test lint unit model fuzz programs install ledgers schema local sim teeth cluster bench help
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -18,7 +18,7 @@ help: ## this list
 demo: ## a whole fleet in one process; no root, no other packages
 	cargo local examples/demo.yaml
 
-test: install lint unit model sim ledgers schema programs local cluster ## everything; what CI runs
+test: install lint unit model sim teeth ledgers schema programs local cluster ## everything; what CI runs
 	@echo "make test passed: lint, unit tests, the protocols' model, $(SEEDS) simulated sales, Kafka and" \
 	  "Redis, CRD and chart on a real API server, a sale in local mode and one on a real cluster, both through faults and judged"
 
@@ -65,6 +65,9 @@ SEEDS ?= 2000
 sim: ## whole sales under one seed each, with faults; SEEDS=100000, SEED=n, TEETH=1
 	cargo run --profile e2e -q -p sim $(if $(TEETH),--features teeth) -- \
 	  --seeds $(SEEDS) $(if $(SEED),--seed $(SEED)) $(if $(TEETH),--teeth)
+
+teeth: ## bugs planted on purpose, each found again by its stored seed
+	$(MAKE) --no-print-directory sim TEETH=1
 
 cluster: ## a sale on a real Kubernetes, Kafka and Redis
 	E2E=1 cargo test $(ALL) --test cluster -- --ignored --nocapture --test-threads 1

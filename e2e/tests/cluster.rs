@@ -97,6 +97,20 @@ impl World {
         println!("{sale} was Ready after {:.1} s", begun.elapsed().as_secs_f64());
     }
 
+    /// Waits until the condition Accepted of a sale has this status and names this field.
+    fn accepted(&self, sale: &str, status: &str, field: &str) {
+        let what = "jsonpath={.metadata.generation} \
+                    {range .status.conditions[?(@.type==\"Accepted\")]}\
+                    {.observedGeneration} {.status} {.message}{end}";
+        until("the condition", Duration::from_secs(15), "see the operator's log", || {
+            let said = self.kubectl(&["get", "trainsale", sale, "-o", what]);
+            let words: Vec<&str> = said.splitn(4, ' ').collect();
+            let [now, seen, is, message] = words[..] else { return Ok(None) };
+            Ok((now == seen && is == status && message.contains(field)).then_some(()))
+        })
+        .expect("the condition names the field");
+    }
+
     fn service(&self, name: &str) -> String {
         let what = "jsonpath={.spec.clusterIP}";
         format!("http://{}:80", self.kubectl(&["get", "service", name, "-o", what]).trim())
@@ -254,16 +268,32 @@ fn a_wrong_sale_says_which_field(world: &World) {
     let refused = world.cluster.apply(&unknown).expect_err("CEL refuses it").to_string();
     assert!(refused.contains("timetable"), "{refused}");
     // What CEL cannot say is said by the operator: times out of order.
-    let late = good.replace("arrives: \"06:20\"", "arrives: \"05:20\"");
-    let late = late.replace("name: long\nspec", "name: late\nspec");
+    let late = out_of_order(good).replace("name: long\nspec", "name: late\nspec");
     world.cluster.apply(&late).expect("the API server cannot see it");
-    let what = "jsonpath={.status.conditions[?(@.type==\"Accepted\")].message}";
-    until("the condition", Duration::from_secs(15), "see the operator's log", || {
-        let said = world.kubectl(&["get", "trainsale", "late", "-o", what]);
-        Ok(said.contains("stops[1].arrives").then_some(()))
-    })
-    .expect("the condition names the field");
+    world.accepted("late", "False", "stops[1].arrives");
     world.kubectl(&["delete", "trainsale", "late", "--timeout=60s"]);
+}
+
+fn out_of_order(sale: &str) -> String {
+    sale.replace("arrives: \"06:20\"", "arrives: \"05:20\"")
+}
+
+/// Neither a change that the API server refuses nor one that only the operator can refuse
+/// disturbs the fleet, and the right sale applied again is accepted again.
+fn a_wrong_change_is_refused_in_mid_sale(world: &World) {
+    let good = include_str!("sales/long.yaml");
+    let before = world.sellers("long");
+    let renamed = good.replace("code: T05", "code: T55");
+    let refused = world.cluster.apply(&renamed).expect_err("CEL refuses it").to_string();
+    assert!(refused.contains("spec.timetables[0].stops"), "{refused}");
+    world.cluster.apply(&out_of_order(good)).expect("the API server cannot see it");
+    world.accepted("long", "False", "stops[1].arrives");
+    let other = good.replace("train: L1", "train: L2");
+    world.cluster.apply(&other).expect("the API server cannot see it");
+    world.accepted("long", "False", "spec.runs");
+    world.cluster.apply(good).expect("it is taken");
+    world.accepted("long", "True", "");
+    assert_eq!(world.sellers("long"), before, "the fleet is as it was");
 }
 
 fn a_long_sale_is_sold_out_once_through_faults(world: &World) {
@@ -274,6 +304,7 @@ fn a_long_sale_is_sold_out_once_through_faults(world: &World) {
     let crowd = world.crowd("long", &first, 7).args(["--party", "1", "--think-ms", "1000"]);
     let mut crowd = crowd.args(["--orders", "4600"]).start();
     pause(2);
+    a_wrong_change_is_refused_in_mid_sale(world);
     let kills = nodes_are_killed(world);
     a_node_and_redis_stop(world);
     let (stopped, started) = kafka_stops(world);
