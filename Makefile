@@ -8,7 +8,11 @@ export E2E_PROGRAMS = $(CARGO_TARGET_DIR)/e2e
 export DEBIAN_FRONTEND = noninteractive
 
 # All of the code is checked and tested with the same features, so that it is built once.
-ALL = --workspace --features node/kafka,ledger/kafka,ledger/contract,checker/kafka
+ALL = --workspace --features node/kafka,node/https,ledger/kafka,ledger/contract,checker/kafka
+
+# In one go, so that what they have in common is built once.
+PROGRAMS = -p node -p operator -p local -p buyers -p checker \
+  --features node/kafka,node/https,checker/kafka
 
 .PHONY: demo test lint unit model fuzz programs install ledgers schema local sim teeth cluster bench help
 
@@ -38,10 +42,7 @@ fuzz: ## strange bytes for every reader of bytes, SECONDS_EACH (600) seconds for
 	e2e/fuzz/run $(SECONDS_EACH)
 
 programs: ## what the end-to-end tests run
-	cargo build --profile e2e -p node --features kafka
-	cargo build --profile e2e -p operator
-	cargo build --profile e2e -p local -p buyers
-	cargo build --profile e2e -p checker --features kafka
+	cargo build --profile e2e $(PROGRAMS)
 
 install: ## Kubernetes, Kafka, Redis: as root, once; says what it does
 	cargo e2e install
@@ -73,7 +74,5 @@ cluster: ## a sale on a real Kubernetes, Kafka and Redis
 	E2E=1 cargo test $(ALL) --test cluster -- --ignored --nocapture --test-threads 1
 
 bench: ## sales per second of one node beside what HTTP alone can do: two minutes, one table
-	cargo build --profile e2e -p node --features kafka
-	cargo build --profile e2e -p checker --features kafka
-	cargo build --profile e2e -p bench
+	cargo build --profile e2e $(PROGRAMS) -p bench
 	$(E2E_PROGRAMS)/bench $(BENCH)

@@ -3,6 +3,8 @@
 //! A node reads [`NodeConfig`] once, at its start; it never reads a TrainSale. What may change
 //! while it runs (state, times, limits, what is sold) is in the ledger's partition 0 instead.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::definition::Definition;
@@ -49,6 +51,12 @@ pub struct NodeConfig {
     pub control_port: u16,
     /// How the node knows who a buyer is.
     pub identity: Identity,
+    /// How the node knows that an order is paid.
+    #[serde(default)]
+    pub payment: Payment,
+    /// Origins of other sites whose pages may ask, `*` for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<String>,
     /// The operator's Ed25519 public key, 64 hex digits.
     pub operator_key: String,
 }
@@ -111,6 +119,45 @@ pub enum Identity {
     Header {
         /// The header's name.
         name: String,
+        /// The networks that the gateway is in, as `10.0.0.0/8`; none: it is not asked where it is.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        from: Vec<String>,
+    },
+    /// The buyer shows a signed token (RFC 7519).
+    Token {
+        /// Who must have issued it.
+        issuer: String,
+        /// For whom it must be: one of these.
+        audiences: Vec<String>,
+        /// How it may be signed: `ES256`, `ES384`, `RS256`, `PS256`, `EdDSA`.
+        algorithms: Vec<String>,
+        /// Where the issuer's keys are.
+        keys: Keys,
+    },
+}
+
+/// Where an issuer's keys (a JWK Set, RFC 7517) are. They are read again while the node runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Keys {
+    /// In a file.
+    File(PathBuf),
+    /// At an address.
+    Url(String),
+}
+
+/// How a node knows that an order is paid.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Payment {
+    /// By its buyer's word: for trying out.
+    #[default]
+    Sandbox,
+    /// By a provider's signed webhook.
+    Webhook {
+        /// The file with the secrets that the provider may sign with, one a line. It is read
+        /// again while the node runs.
+        secrets: PathBuf,
     },
 }
 
@@ -211,7 +258,9 @@ mod tests {
             redis: Some(Redis { address: "redis:6379".into() }),
             http_port: 8080,
             control_port: 8081,
-            identity: Identity::Header { name: "X-Buyer-Id".into() },
+            identity: Identity::Header { name: "X-Buyer-Id".into(), from: Vec::new() },
+            payment: Payment::Sandbox,
+            origins: Vec::new(),
             operator_key: "00".repeat(32),
         }
     }

@@ -12,8 +12,8 @@ use jiff::tz::TimeZoneDatabase;
 
 use crate::sale::{
     AdmissionMode, AuthType, AutomaticUpdate, Challenge, DeletionPolicy, Fare, FareType, Kafka,
-    KafkaAuthenticationType, Ledger, PodMonitor, Provisioning, Redis, RedisMode, ServiceType, Stop,
-    Timetable, TrainSale, TrainSaleSpec,
+    KafkaAuthenticationType, Ledger, PaymentType, PodMonitor, Provisioning, Redis, RedisMode,
+    ServiceType, Stop, Timetable, TrainSale, TrainSaleSpec,
 };
 use crate::{crd, definition, schema};
 
@@ -241,6 +241,15 @@ fn buyers(spec: &TrainSaleSpec, found: &mut Findings) {
             "needs either jwksURL or jwksSecret",
         );
     }
+    let networks = auth.header.iter().filter_map(|h| h.from_cidrs.as_ref()).flatten();
+    for (i, network) in networks.enumerate() {
+        let message = format!("{network} is not a network, such as 10.0.0.0/8");
+        let known = network.parse::<ipnet::IpNet>().is_ok();
+        found.must(known, format!("spec.auth.header.fromCIDRs[{i}]"), message);
+    }
+    let webhook = spec.payment.kind == PaymentType::Webhook;
+    let there = spec.payment.webhook.is_some();
+    found.member(webhook, there, "spec.payment", "webhook", "type Webhook");
     let exposed =
         spec.traffic.service.kind != ServiceType::ClusterIP || spec.traffic.http_route.is_some();
     let sure = tokens || auth.header.as_ref().is_some_and(|h| h.from_cidrs.is_some());
@@ -358,7 +367,7 @@ pub fn check_update(old: &TrainSale, new: &TrainSale) -> Vec<Finding> {
 pub fn not_implemented(sale: &TrainSale) -> Vec<Finding> {
     let spec = &sale.spec;
     let mut found = Findings::default();
-    let (limits, auth, fleet) = (&spec.limits, &spec.auth, &spec.fleet);
+    let (limits, fleet) = (&spec.limits, &spec.fleet);
     let (kafka, ledger, redis) = (&spec.kafka, &spec.ledger, &spec.redis);
     let asked = [
         ("spec.limits.requestsPerSecondPerBuyer", limits.requests_per_second_per_buyer.is_some()),
@@ -369,11 +378,6 @@ pub fn not_implemented(sale: &TrainSale) -> Vec<Finding> {
         ("spec.limits.boardingCutoffSeconds", limits.boarding_cutoff_seconds.is_some()),
         ("spec.admission.mode", spec.admission.mode != AdmissionMode::Open),
         ("spec.admission.challenge", spec.admission.challenge != Challenge::None),
-        ("spec.auth.type", auth.kind != AuthType::Header),
-        (
-            "spec.auth.header.fromCIDRs",
-            auth.header.as_ref().is_some_and(|h| h.from_cidrs.is_some()),
-        ),
         ("spec.fleet.idle", fleet.idle.is_some()),
         ("spec.fleet.update.automatic", fleet.update.automatic != AutomaticUpdate::Never),
         ("spec.fleet.settle.replicas", fleet.settle.replicas > 0),

@@ -183,6 +183,11 @@ pub const RULES: &[Rule] = &[
         "needs either jwksURL or jwksSecret",
     ),
     Rule::of(
+        "spec.payment",
+        "(self.type == 'Webhook') == has(self.webhook)",
+        "type Webhook, and no other, needs webhook",
+    ),
+    Rule::of(
         "spec.fleet.pools[]",
         "self.name != 'default'",
         "default is the pool of fleet.replicas",

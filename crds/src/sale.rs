@@ -172,6 +172,9 @@ pub struct TrainSaleSpec {
     /// How a node knows who the buyer is.
     #[serde(default)]
     pub auth: Auth,
+    /// How a node knows that an order is paid.
+    #[serde(default)]
+    pub payment: Payment,
     /// The nodes.
     #[serde(default)]
     pub fleet: Fleet,
@@ -405,7 +408,7 @@ pub struct Limits {
     /// Orders of a buyer for one run that wait for payment at the same time.
     #[schemars(range(min = 1, max = 1000))]
     pub live_holds_per_buyer_per_run: u16,
-    /// Orders of a buyer for one run in all, cancelled and expired ones included.
+    /// Orders of a buyer for one run at the same time, unpaid and paid.
     #[schemars(range(min = 1, max = 10_000))]
     pub orders_per_buyer_per_run: u16,
     /// Requests of one buyer per second. Unset: no limit. Not implemented yet.
@@ -493,7 +496,7 @@ pub enum AuthType {
     /// A gateway in front, in a header.
     #[default]
     Header,
-    /// The buyer, with a signed token. Not implemented yet.
+    /// The buyer, with a signed token.
     #[serde(rename = "JWT")]
     Jwt,
 }
@@ -505,7 +508,7 @@ pub struct HeaderAuth {
     /// The header's name.
     #[schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z0-9-]+$"))]
     pub name: String,
-    /// From which networks the header is believed. Unset: from all. Not implemented yet.
+    /// From which networks the header is believed, such as 10.0.0.0/8. Unset: from all.
     #[serde(rename = "fromCIDRs", skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 32),
@@ -521,7 +524,7 @@ impl Default for HeaderAuth {
     }
 }
 
-/// Tokens that name the buyer. Not implemented yet.
+/// Tokens that name the buyer: `iss`, `aud`, `exp` and `sub` are required.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JwtAuth {
@@ -553,23 +556,59 @@ fn algorithms() -> Vec<JwtAlgorithm> {
 }
 
 /// How a token is signed. Only with keys that a node can check but not use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::Display)]
 pub enum JwtAlgorithm {
     /// ECDSA on P-256.
     #[serde(rename = "ES256")]
+    #[strum(to_string = "ES256")]
     Es256,
     /// ECDSA on P-384.
     #[serde(rename = "ES384")]
+    #[strum(to_string = "ES384")]
     Es384,
     /// RSA, PKCS 1.
     #[serde(rename = "RS256")]
+    #[strum(to_string = "RS256")]
     Rs256,
     /// RSA, PSS.
     #[serde(rename = "PS256")]
+    #[strum(to_string = "PS256")]
     Ps256,
     /// Ed25519.
     #[serde(rename = "EdDSA")]
+    #[strum(to_string = "EdDSA")]
     EdDsa,
+}
+
+/// How a node knows that an order is paid.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Payment {
+    /// Who says it.
+    #[serde(rename = "type")]
+    pub kind: PaymentType,
+    /// Webhook: how it is signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<WebhookPayment>,
+}
+
+/// Who says that an order is paid.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PaymentType {
+    /// Its buyer, without paying anything: for trying out.
+    #[default]
+    Sandbox,
+    /// The payment provider, in a signed webhook (Standard Webhooks).
+    Webhook,
+}
+
+/// A provider's webhook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookPayment {
+    /// The Secret's key with what the provider signs with: `whsec_…`, one a line, more than one
+    /// while they are rotated.
+    pub secret: KeyReference,
 }
 
 /// The nodes.
@@ -1098,6 +1137,22 @@ pub struct Traffic {
     /// A route of the Gateway API. Unset: none. Not implemented yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http_route: Option<HttpRoute>,
+    /// Which other sites' pages may ask. Unset: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
+}
+
+/// Which other sites' pages may ask (CORS).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Cors {
+    /// Their origins, such as <https://tickets.example.com>; `*` for all.
+    #[schemars(
+        length(min = 1, max = 32),
+        inner(length(min = 1, max = 255), regex(pattern = r"^(\*|https?://[a-z0-9.:\[\]-]+)$")),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub allowed_origins: Vec<String>,
 }
 
 /// The Service of the nodes.

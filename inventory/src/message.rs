@@ -7,11 +7,11 @@ use crate::codec::{Malformed, Reader, Writer};
 use crate::entry::{End, Sent};
 use crate::legs::Journey;
 use crate::owner::{Answer, OrderView, Status};
-use crate::state::{Command, Refusal};
+use crate::state::{Command, LIST_MAX, Refusal};
 use crate::wire;
 use crate::words::{Attempt, ClassId, Offset, RunId, ShareId};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Reasons of "busy" that keep their name on the way; any other arrives as the last.
 const BUSY: [&str; 12] = [
@@ -43,7 +43,10 @@ pub fn encode_command(share: ShareId, command: &Command) -> Vec<u8> {
         Command::Pay { order, buyer, payment, amount } => {
             w.u8(2);
             wire::put_order(&mut w, *order);
-            w.digest(*buyer).digest(*payment).u64(*amount);
+            w.option(buyer.as_ref(), |w, b| {
+                w.digest(*b);
+            });
+            w.digest(*payment).u64(*amount);
         }
         Command::Cancel { order, buyer } => {
             w.u8(3);
@@ -66,6 +69,9 @@ pub fn encode_command(share: ShareId, command: &Command) -> Vec<u8> {
             wire::put_order(&mut w, *order);
             w.u16(attempt.0);
         }
+        Command::List { buyer } => {
+            w.u8(7).digest(*buyer);
+        }
     }
     bytes
 }
@@ -82,7 +88,7 @@ pub fn decode_command(bytes: &[u8]) -> Result<(ShareId, Command), Malformed> {
         1 => Command::Place(wire::request(&mut r)?),
         2 => Command::Pay {
             order: wire::order(&mut r)?,
-            buyer: r.digest()?,
+            buyer: r.option(Reader::digest)?,
             payment: r.digest()?,
             amount: r.u64()?,
         },
@@ -95,6 +101,7 @@ pub fn decode_command(bytes: &[u8]) -> Result<(ShareId, Command), Malformed> {
             request: wire::request(&mut r)?,
         }),
         6 => Command::Resolve { order: wire::order(&mut r)?, attempt: Attempt(r.u16()?) },
+        7 => Command::List { buyer: r.digest()? },
         kind => return Err(Malformed::Unknown { what: "command", value: kind.into() }),
     };
     r.end()?;
@@ -132,6 +139,13 @@ pub fn encode_answer(answer: &Answer) -> Vec<u8> {
         Answer::Unknown => {
             w.u8(6);
         }
+        Answer::Orders(ids) => {
+            let named = &ids[..ids.len().min(LIST_MAX)];
+            w.u8(7).u8(u8::try_from(named.len()).unwrap_or(0));
+            for id in named {
+                wire::put_order(&mut w, *id);
+            }
+        }
     }
     bytes
 }
@@ -157,6 +171,13 @@ pub fn decode_answer(bytes: &[u8]) -> Result<Answer, Malformed> {
             Answer::Busy(why.ok_or(Malformed::Range("busy"))?)
         }
         6 => Answer::Unknown,
+        7 => {
+            let count = usize::from(r.u8()?);
+            if count > LIST_MAX {
+                return Err(Malformed::Range("orders"));
+            }
+            Answer::Orders((0..count).map(|_| wire::order(&mut r)).collect::<Result<_, _>>()?)
+        }
         kind => return Err(Malformed::Unknown { what: "answer", value: kind.into() }),
     };
     r.end()?;
@@ -285,6 +306,7 @@ mod tests {
             Answer::GroupTooLarge(3),
             Answer::Busy("stale"),
             Answer::Unknown,
+            Answer::Orders(vec![OrderId { home: ShareId(3), epoch: Epoch(2), number: 7 }; 3]),
         ];
         for answer in answers {
             assert_eq!(decode_answer(&encode_answer(&answer)).unwrap(), answer);
@@ -300,7 +322,9 @@ mod tests {
         let order = OrderId { home: ShareId(3), epoch: Epoch(2), number: 7 };
         let buyer = Digest128([1; 16]);
         let commands = [
-            Command::Pay { order, buyer, payment: Digest128([2; 16]), amount: 5 },
+            Command::Pay { order, buyer: Some(buyer), payment: Digest128([2; 16]), amount: 5 },
+            Command::Pay { order, buyer: None, payment: Digest128([2; 16]), amount: 5 },
+            Command::List { buyer },
             Command::Cancel { order, buyer },
             Command::Read { order, buyer },
             Command::Resolve { order, attempt: Attempt(3) },

@@ -257,6 +257,8 @@ pub enum Answer {
         /// Whether this command wrote it.
         new: bool,
     },
+    /// The buyer's orders whose home is this share, newest first.
+    Orders(Vec<OrderId>),
     /// No, and why.
     Refused(Refusal),
     /// Proven: no seat is free on the journey.
@@ -572,6 +574,7 @@ impl Owner {
                 let answer = self.known(id, false);
                 self.later(now, view, caller, answer, out);
             }
+            Decision::Listed(ids) => self.later(now, view, caller, Answer::Orders(ids), out),
             Decision::Wait(id) => {
                 let waiting = (now.mono, caller, command.clone());
                 self.travellers.entry(id).or_default().push(waiting);

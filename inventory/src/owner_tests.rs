@@ -360,7 +360,7 @@ fn an_unpaid_hold_ends_after_deadline_and_grace_and_not_before_the_takeover_grac
     w.folds_to(&next);
     // A payment that comes now is returned, and says so.
     let (buyer, payment) = (Digest128([1; 16]), Digest128([5; 16]));
-    w.ask(&mut next, 2, &Command::Pay { order: id, buyer, payment, amount: 100 });
+    w.ask(&mut next, 2, &Command::Pay { order: id, buyer: Some(buyer), payment, amount: 100 });
     w.flow(&mut next);
     assert!(order(&w.answer()).returned);
 }
@@ -486,12 +486,12 @@ fn a_payment_for_an_order_that_is_forgotten_finds_no_order() {
     w.pass(crate::state::ENDED_KEPT_MS);
     w.beat(&mut owner);
     let payment = Digest128([5; 16]);
-    w.ask(&mut owner, 3, &Command::Pay { order: id, buyer, payment, amount: 100 });
+    w.ask(&mut owner, 3, &Command::Pay { order: id, buyer: Some(buyer), payment, amount: 100 });
     w.flow(&mut owner);
     for _ in 0..5 {
         w.pass(400);
         w.beat(&mut owner);
-        w.ask(&mut owner, 3, &Command::Pay { order: id, buyer, payment, amount: 100 });
+        w.ask(&mut owner, 3, &Command::Pay { order: id, buyer: Some(buyer), payment, amount: 100 });
     }
     assert!(w.answers().iter().any(|(_, a)| *a == Answer::Refused(Refusal::NotFound)));
     w.place(&mut owner, 4, request(2, 2, 0, 2, 1));
@@ -507,7 +507,7 @@ fn a_payment_that_is_told_again_after_the_refund_is_not_returned_twice() {
     w.flow(&mut owner);
     let (id, buyer) = (order(&w.answer()).order, Digest128([1; 16]));
     let payment = Digest128([5; 16]);
-    let pay = Command::Pay { order: id, buyer, payment, amount: 100 };
+    let pay = Command::Pay { order: id, buyer: Some(buyer), payment, amount: 100 };
     w.ask(&mut owner, 2, &pay);
     w.ask(&mut owner, 3, &Command::Cancel { order: id, buyer });
     w.ask(&mut owner, 4, &pay);
@@ -562,7 +562,7 @@ proptest! {
                 3 => if let Some((id, buyer)) = orders.get(usize::from(from)).copied() {
                     let amount = owner.state().order(id).unwrap().price;
                     let (buyer, payment) = (Digest128([buyer; 16]), Digest128([key; 16]));
-                    w.ask(&mut owner, 0, &Command::Pay { order: id, buyer, payment, amount });
+                    w.ask(&mut owner, 0, &Command::Pay { order: id, buyer: Some(buyer), payment, amount });
                 },
                 _ => {}
             }

@@ -15,8 +15,8 @@ use crate::stock::{Stock, StockError};
 use crate::teeth::{self, Bug};
 use crate::wire::{Chain, Frame, Header};
 use crate::words::{
-    Address, Attempt, BodyHash, BuyerHash, ClassId, Digest128, KeyHash, Millis, NodeId, Offset,
-    OrderId, RunId, ShareId,
+    Address, Attempt, BodyHash, BuyerHash, ClassId, Digest128, Epoch, KeyHash, Millis, NodeId,
+    Offset, OrderId, RunId, ShareId,
 };
 
 /// How long an ended order's key is remembered: a day, as long as a client may sensibly retry.
@@ -163,6 +163,10 @@ pub struct Change {
     pub after: Legs,
 }
 
+/// Orders that one list names: the newest ones. Far more than the limits let a buyer have on the
+/// runs of one share, and few enough for one answer.
+pub const LIST_MAX: usize = 64;
+
 /// What is asked of a share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -172,8 +176,8 @@ pub enum Command {
     Pay {
         /// Which one.
         order: OrderId,
-        /// Its buyer.
-        buyer: BuyerHash,
+        /// Its buyer; none where the provider says it, who does not know buyers.
+        buyer: Option<BuyerHash>,
         /// The provider's payment, hashed.
         payment: Digest128,
         /// In minor units.
@@ -191,6 +195,11 @@ pub enum Command {
         /// Which one.
         order: OrderId,
         /// Its buyer.
+        buyer: BuyerHash,
+    },
+    /// Name a buyer's orders whose home is here.
+    List {
+        /// Whose.
         buyer: BuyerHash,
     },
     /// Another share's order asks for seats here.
@@ -215,6 +224,8 @@ pub enum Decision {
     Write(Entry, OrderId),
     /// Nothing is to be written: the order is known, as it is.
     Known(OrderId),
+    /// These orders are the buyer's, newest first.
+    Listed(Vec<OrderId>),
     /// The order is on its way; the answer comes with its fate.
     Wait(OrderId),
     /// The order lives on that share, which answers.
@@ -700,6 +711,9 @@ impl ShareState {
                 }
                 Some(_) => Decision::Known(*order),
             },
+            Command::List { buyer } => {
+                Decision::Listed(self.orders_of(*buyer).rev().take(LIST_MAX).collect())
+            }
             Command::Host(sent) => self.decide_host(now, rules, sent),
             Command::Resolve { order, attempt } => self.decide_resolve(*order, *attempt),
         }
@@ -826,11 +840,12 @@ impl ShareState {
     fn decide_pay(
         &self,
         id: OrderId,
-        buyer: BuyerHash,
+        buyer: Option<BuyerHash>,
         payment: Digest128,
         amount: u64,
     ) -> Decision {
-        let Some(order) = self.of_buyer(id, buyer) else {
+        let order = self.orders.get(&id).filter(|o| buyer.is_none_or(|b| o.buyer == b));
+        let Some(order) = order else {
             return Decision::Refuse(Refusal::NotFound);
         };
         if order.returned.contains(&payment) {
@@ -974,10 +989,11 @@ impl ShareState {
     }
 
     /// The orders of a buyer whose home is here, oldest first.
-    pub fn orders_of(&self, buyer: BuyerHash) -> impl Iterator<Item = OrderId> + '_ {
-        let first = OrderId { home: ShareId(0), epoch: crate::words::Epoch(0), number: 0 };
-        let of_buyer = self.buyers.range((buyer, first)..);
-        of_buyer.take_while(move |(b, _)| *b == buyer).map(|(_, id)| *id)
+    pub fn orders_of(&self, buyer: BuyerHash) -> impl DoubleEndedIterator<Item = OrderId> + '_ {
+        let id = |share, epoch, number| (buyer, OrderId { home: share, epoch, number });
+        let first = id(ShareId(0), Epoch(0), 0);
+        let last = id(ShareId(u16::MAX), Epoch(u32::MAX), u32::MAX);
+        self.buyers.range(first..=last).map(|(_, id)| *id)
     }
 
     /// When unpaid orders that live elsewhere should have ended, earliest first.

@@ -39,8 +39,8 @@ const PROBE: Duration = Duration::from_millis(250);
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Ten minutes of beats of a few nodes.
 const BOARD_RECORDS: usize = 20_000;
-/// What the signatures name.
-const SALE: &str = "local";
+/// Who posts here.
+const OPERATOR: &str = "local";
 
 /// Why local mode ends.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +106,8 @@ struct Slot {
 /// The nodes of this process.
 #[derive(Debug)]
 pub(crate) struct Fleet {
+    /// What signatures name.
+    sale: String,
     name: String,
     ledger: Arc<FileLedger>,
     board: MemoryLedger,
@@ -145,6 +147,7 @@ impl Fleet {
         });
         let slots: Vec<Slot> = slots.collect::<Result<_, Error>>()?;
         let fleet = Rc::new(Self {
+            sale: format!("local/{}", sale.metadata.name.as_deref().unwrap_or_default()),
             name: opened.name,
             ledger: opened.file,
             board: MemoryLedger::retaining(NonZeroU16::MIN, retained),
@@ -183,7 +186,6 @@ impl Fleet {
         let address = control.local_addr()?;
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(|e| Error::Ledger(e.to_string()))?;
-        let header = self.header.parse();
         let setup = Setup {
             me: Identity {
                 node: slot.node,
@@ -192,10 +194,15 @@ impl Fleet {
                 role: Role::Sell,
                 weight: 1,
             },
-            sale: SALE.to_owned(),
+            sale: self.sale.clone(),
             buyers,
             control,
-            buyer_header: header.map_err(|_| Error::Sale("spec.auth.header.name".into()))?,
+            identity: control::config::Identity::Header {
+                name: self.header.clone(),
+                from: Vec::new(),
+            },
+            payment: control::config::Payment::Sandbox,
+            origins: Vec::new(),
             operator: Some(self.key.public()),
             redis: None,
         };
@@ -330,7 +337,7 @@ impl Fleet {
                 return;
             }
         };
-        let posting = Posting { operator: SALE.into(), reason: reason.into(), record };
+        let posting = Posting { operator: OPERATOR.into(), reason: reason.into(), record };
         let Some((node, control)) = ready else { return };
         let Ok(body) = serde_json::to_vec(&posting) else { return };
         let answer = self.request(node, control, Method::POST, PLAN_PATH, body.into()).await;
@@ -362,8 +369,13 @@ impl Fleet {
         path: &str,
         body: Bytes,
     ) -> Option<(StatusCode, Bytes)> {
-        let signed =
-            Signed { method: method.as_str(), path, body: &body, sale: SALE, node: node.as_str() };
+        let signed = Signed {
+            method: method.as_str(),
+            path,
+            body: &body,
+            sale: &self.sale,
+            node: node.as_str(),
+        };
         let signature = self.key.sign(now(), &signed);
         let request = Request::builder()
             .method(method)

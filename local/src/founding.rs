@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crds::checks::{Finding, check, not_implemented};
 use crds::file::{Located, ParseError, locate};
-use crds::sale::TrainSale;
+use crds::sale::{AuthType, PaymentType, TrainSale};
 use inventory::definition::Definition;
 use inventory::entry::{Genesis, PoolEntry};
 use inventory::pool::{Pool, ledger_id, pool_record};
@@ -39,6 +39,7 @@ pub(crate) fn read(path: &Path) -> Result<TrainSale, Error> {
     })?;
     let mut found = check(&sale);
     found.extend(not_implemented(&sale));
+    found.extend(not_local(&sale));
     if found.is_empty() { Ok(sale) } else { Err(refuse(locate(&text, found))) }
 }
 
@@ -153,4 +154,19 @@ async fn append(
         Some((_, Fate::At(_))) => Ok(()),
         _ => Err(Error::Ledger("the first record could not be written".into())),
     }
+}
+
+/// What a fleet in one process cannot do: it has no Secrets and no gateway.
+fn not_local(sale: &TrainSale) -> Vec<Finding> {
+    let (auth, payment) = (&sale.spec.auth, &sale.spec.payment);
+    let from = auth.header.as_ref().is_some_and(|h| h.from_cidrs.is_some());
+    let asked = [
+        ("spec.auth.type", auth.kind == AuthType::Jwt),
+        ("spec.auth.header.fromCIDRs", from),
+        ("spec.payment.type", payment.kind == PaymentType::Webhook),
+    ];
+    let asked = asked.into_iter().filter(|(_, asked)| *asked);
+    asked
+        .map(|(path, _)| Finding::new(path, "is not for local mode, which is for trying out"))
+        .collect()
 }

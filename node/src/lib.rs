@@ -19,8 +19,11 @@ pub mod telemetry;
 
 mod candidates;
 mod draw;
+mod fetch;
+mod front;
 #[cfg(feature = "kafka")]
 pub mod init;
+mod kept;
 mod worker;
 
 use std::net::TcpListener;
@@ -61,8 +64,12 @@ pub struct Setup {
     pub buyers: TcpListener,
     /// Where the operator and other nodes connect.
     pub control: TcpListener,
-    /// The header in which a trusted gateway names the buyer.
-    pub buyer_header: hyper::header::HeaderName,
+    /// How it is known who a buyer is.
+    pub identity: ::control::config::Identity,
+    /// How it is known that an order is paid.
+    pub payment: ::control::config::Payment,
+    /// Origins of other sites whose pages may ask, `*` for all.
+    pub origins: Vec<String>,
     /// The operator's key; none in local mode, where nobody signs.
     pub operator: Option<PublicKey>,
     /// The Redis that helps to draw, `host:port`.
@@ -75,6 +82,9 @@ pub enum Error {
     /// The machine refused a socket, a thread or a file.
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    /// A setting cannot be used.
+    #[error("{0}")]
+    Setting(String),
     /// The ledger could not be read at all.
     #[error("the ledger: {0}")]
     Ledger(#[from] ledger::Torn),
@@ -115,7 +125,8 @@ pub async fn run<S: Ledgers>(
     let drawer = draw::Drawer::new(setup.redis);
     let station = Station::new(setup.me, empty_pool(&ledgers), drawer, mail);
     on_start(Rc::clone(&station));
-    let buyers = http::listen(Rc::clone(&station), setup.buyers, setup.buyer_header)?;
+    let front = front::open(&setup.sale, &setup.identity, &setup.payment, &setup.origins)?;
+    let buyers = http::listen(Rc::clone(&station), setup.buyers, front)?;
     let operator = control::Guard { sale: setup.sale, key: setup.operator };
     let control = control::listen(Rc::clone(&station), setup.control, operator)?;
     let worker = worker::Worker::new(Rc::clone(&station), ledgers, inbox).await?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Parser, Subcommand, ValueEnum};
-use control::config::{FoundingConfig, Identity as BuyerIdentity, NodeConfig};
+use control::config::{FoundingConfig, NodeConfig};
 use control::founding::{Failure, FailureKind, FoundingReport};
 use inventory::words::Incarnation;
 use ledger::kafka::{KafkaLedger, KafkaLog};
@@ -175,7 +175,6 @@ async fn serve(path: &Path, name: &str, ip: IpAddr) -> Result<(), Error> {
     // Bound before the brokers are asked, so that a port that is taken is known at once.
     let buyers = node::http::bind(any(config.http_port))?;
     let control = node::http::bind(any(config.control_port))?;
-    let BuyerIdentity::Header { name: header } = &config.identity;
     let address = SocketAddr::new(ip, config.control_port).to_string();
     let setup = Setup {
         me: Identity {
@@ -188,7 +187,9 @@ async fn serve(path: &Path, name: &str, ip: IpAddr) -> Result<(), Error> {
         sale: config.sale.clone(),
         buyers,
         control,
-        buyer_header: header.parse().map_err(|_| wrong(format!("identity: {header}")))?,
+        identity: config.identity.clone(),
+        payment: config.payment.clone(),
+        origins: config.origins.clone(),
         operator: Some(config.operator_key.parse().map_err(|e| wrong(format!("{e}")))?),
         redis: config.redis.as_ref().map(|r| r.address.clone()),
     };

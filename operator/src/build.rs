@@ -7,10 +7,9 @@
 use std::collections::BTreeMap;
 
 use control::config::{
-    FoundingConfig, Identity, Kafka, Ledger, NodeConfig, Pool as ConfigPool, Redis, Role, Step,
-    VERSION,
+    FoundingConfig, Kafka, Ledger, NodeConfig, Pool as ConfigPool, Redis, Role, Step, VERSION,
 };
-use crds::sale::{PodTemplate, ServiceType};
+use crds::sale::{KeyReference, PodTemplate, ServiceType};
 use k8s_openapi::api::apps::v1::{
     Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment,
 };
@@ -18,9 +17,10 @@ use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource,
     HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler, LocalObjectReference,
-    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile,
-    SecurityContext, Service, ServicePort, ServiceSpec, SleepAction, Toleration,
-    TopologySpreadConstraint, Volume, VolumeMount,
+    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+    ProjectedVolumeSource, SeccompProfile, SecretProjection, SecurityContext, Service, ServicePort,
+    ServiceSpec, SleepAction, Toleration, TopologySpreadConstraint, Volume, VolumeMount,
+    VolumeProjection,
 };
 use k8s_openapi::api::networking::v1::{
     NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,
@@ -34,7 +34,7 @@ use crate::names::{
     ASKED_HASH, CONFIG_HASH, CONTROL_PORT, HTTP_PORT, POOL, ROLE, SALE, SERVES, TEMPLATE_HASH,
     labels, pool_selector,
 };
-use crate::validate::{Phase, Pool, ValidatedSale};
+use crate::validate::{KEYS_DIR, Phase, Pool, ValidatedSale};
 
 /// How long `node init` may take. A sale whose Kafka is away must say so within 15 s, and
 /// starting the pod takes a few of them.
@@ -58,6 +58,8 @@ const GRACE_S: i64 = 60;
 const LOST_S: i64 = 10;
 
 const CONFIG_DIR: &str = "/etc/stationmaster";
+/// The volume with what nodes are given of Secrets.
+const KEYS: &str = "keys";
 const NODE_FILE: &str = "node.json";
 const INIT_FILE: &str = "init.json";
 
@@ -270,7 +272,9 @@ fn node_config(sale: &ValidatedSale, topic_id: &str, pool: &Pool) -> NodeConfig 
         redis: sale.redis.clone().map(|address| Redis { address }),
         http_port: HTTP_PORT,
         control_port: CONTROL_PORT,
-        identity: Identity::Header { name: sale.buyer_header.clone() },
+        identity: sale.front.identity.clone(),
+        payment: sale.front.payment.clone(),
+        origins: sale.front.origins.clone(),
         operator_key: sale.operator_key.clone(),
     }
 }
@@ -302,7 +306,12 @@ fn deployment(
         spec: Some(PodSpec {
             termination_grace_period_seconds: Some(GRACE_S),
             containers: vec![node_container(sale, &pool.template)],
-            volumes: Some(vec![volume(config_name, &file(pool), NODE_FILE)]),
+            volumes: Some(
+                [Some(volume(config_name, &file(pool), NODE_FILE)), keys(sale)]
+                    .into_iter()
+                    .flatten()
+                    .collect(),
+            ),
             topology_spread_constraints: Some(spread(pool, &selector)),
             ..pod(sale, &pool.template)
         }),
@@ -338,7 +347,7 @@ fn deployment(
 /// means other pods at once, see [`crate::rollout`].
 fn asked(sale: &ValidatedSale, topic_id: &str, pool: &Pool) -> String {
     let ledger = (&sale.ledger.topic, &sale.ledger.board_topic, topic_id);
-    let servers = (&sale.kafka, &sale.redis, &sale.buyer_header, &sale.operator_key);
+    let servers = (&sale.kafka, &sale.redis, &sale.front, &sale.operator_key);
     let pods = (&sale.image, &sale.pull_secrets, &pool.template, pool.weight);
     serde_json::to_string(&(ledger, servers, pods)).unwrap_or_default()
 }
@@ -458,6 +467,15 @@ fn node_container(sale: &ValidatedSale, template: &PodTemplate) -> Container {
         ..Probe::default()
     };
     let sleep = SleepAction { seconds: PRE_STOP_S };
+    let mut base = container(sale);
+    if !sale.front.keys.is_empty() {
+        base.volume_mounts.get_or_insert_default().push(VolumeMount {
+            name: KEYS.to_owned(),
+            mount_path: KEYS_DIR.to_owned(),
+            read_only: Some(true),
+            ..VolumeMount::default()
+        });
+    }
     Container {
         name: "node".to_owned(),
         args: Some(args.map(ToOwned::to_owned).into()),
@@ -471,7 +489,7 @@ fn node_container(sale: &ValidatedSale, template: &PodTemplate) -> Container {
             pre_stop: Some(LifecycleHandler { sleep: Some(sleep), ..LifecycleHandler::default() }),
             ..Lifecycle::default()
         }),
-        ..container(sale)
+        ..base
     }
 }
 
@@ -485,6 +503,28 @@ fn volume(config_name: &str, key: &str, path: &str) -> Volume {
         }),
         ..Volume::default()
     }
+}
+
+/// What nodes are given of Secrets; nothing is copied, and a rotated one is seen by the node.
+fn keys(sale: &ValidatedSale) -> Option<Volume> {
+    let source = |(key, path): &(KeyReference, &str)| VolumeProjection {
+        secret: Some(SecretProjection {
+            name: key.name.clone(),
+            items: Some(vec![KeyToPath {
+                key: key.key.clone(),
+                path: (*path).to_owned(),
+                mode: None,
+            }]),
+            optional: None,
+        }),
+        ..VolumeProjection::default()
+    };
+    let sources: Vec<VolumeProjection> = sale.front.keys.iter().map(source).collect();
+    (!sources.is_empty()).then(|| Volume {
+        name: KEYS.to_owned(),
+        projected: Some(ProjectedVolumeSource { sources: Some(sources), default_mode: None }),
+        ..Volume::default()
+    })
 }
 
 fn service(

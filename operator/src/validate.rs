@@ -4,9 +4,11 @@
 //! TrainSale again, so none can find another field wrong when half is applied.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
+use control::config;
 use crds::checks::Finding;
-use crds::sale::{PodTemplate, SaleState, ServiceType};
+use crds::sale::{AuthType, KeyReference, PaymentType, PodTemplate, SaleState, ServiceType};
 use crds::{TrainSale, checks, definition};
 use inventory::definition::Definition;
 use inventory::dispatcher::Wish;
@@ -14,6 +16,7 @@ use inventory::entry;
 use inventory::words::Millis;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube::{Resource, ResourceExt};
+use serde::Serialize;
 
 use crate::dereference::Dereferenced;
 use crate::names::{DEFAULT_POOL, ROLL, SaleKey};
@@ -79,8 +82,8 @@ pub struct ValidatedSale {
     pub kafka: String,
     /// Redis' address.
     pub redis: Option<String>,
-    /// The header that names the buyer.
-    pub buyer_header: String,
+    /// How nodes meet buyers.
+    pub front: Front,
     /// From where the Service can be reached.
     pub service: ServiceType,
     /// What the nodes should be told by the ledger.
@@ -90,6 +93,22 @@ pub struct ValidatedSale {
     /// The operator's namespace.
     pub operator_namespace: String,
 }
+
+/// How nodes meet buyers.
+#[derive(Debug, Clone, Serialize)]
+pub struct Front {
+    /// How it is known who a buyer is.
+    pub identity: config::Identity,
+    /// How it is known that an order is paid.
+    pub payment: config::Payment,
+    /// Origins of other sites whose pages may ask.
+    pub origins: Vec<String>,
+    /// Keys of Secrets, and the files in [`KEYS_DIR`] that they are.
+    pub keys: Vec<(KeyReference, &'static str)>,
+}
+
+/// Where a node finds what it is given of Secrets.
+pub const KEYS_DIR: &str = "/etc/stationmaster-keys";
 
 /// The ledger's topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -229,7 +248,7 @@ pub fn validate(
         max_surge: sale.spec.fleet.update.max_surge,
         kafka: sale.spec.kafka.bootstrap_servers.clone(),
         redis: sale.spec.redis.standalone.as_ref().map(|s| s.address.clone()),
-        buyer_header: sale.spec.buyer_header().unwrap_or_default(),
+        front: front(sale),
         service: sale.spec.traffic.service.kind,
         wish: wish(sale),
         operator_key: config.operator_key.clone(),
@@ -253,6 +272,39 @@ fn owner(sale: &TrainSale) -> OwnerReference {
         controller: Some(true),
         block_owner_deletion: Some(true),
     }
+}
+
+fn front(sale: &TrainSale) -> Front {
+    let spec = &sale.spec;
+    let mut keys = Vec::new();
+    let mut file = |key: &KeyReference, name: &'static str| {
+        keys.push((key.clone(), name));
+        PathBuf::from(format!("{KEYS_DIR}/{name}"))
+    };
+    let identity = match &spec.auth.jwt {
+        Some(jwt) if spec.auth.kind == AuthType::Jwt => config::Identity::Token {
+            issuer: jwt.issuer.clone(),
+            audiences: jwt.audiences.clone(),
+            algorithms: jwt.algorithms.iter().map(ToString::to_string).collect(),
+            keys: match (&jwt.jwks_secret, &jwt.jwks_url) {
+                (Some(secret), _) => config::Keys::File(file(secret, "jwks.json")),
+                (None, url) => config::Keys::Url(url.clone().unwrap_or_default()),
+            },
+        },
+        _ => {
+            let header = spec.auth.header.clone().unwrap_or_default();
+            let from = header.from_cidrs.unwrap_or_default();
+            config::Identity::Header { name: header.name, from }
+        }
+    };
+    let payment = match &spec.payment.webhook {
+        Some(webhook) if spec.payment.kind == PaymentType::Webhook => {
+            config::Payment::Webhook { secrets: file(&webhook.secret, "payment") }
+        }
+        _ => config::Payment::Sandbox,
+    };
+    let origins = spec.traffic.cors.as_ref().map(|c| c.allowed_origins.clone());
+    Front { identity, payment, origins: origins.unwrap_or_default(), keys }
 }
 
 fn runs(sale: &TrainSale) -> BTreeSet<Run> {
@@ -447,7 +499,34 @@ pub(crate) mod tests {
         assert_eq!(sale.ledger.topic, "tickets.demo");
         assert_eq!(sale.phase, Phase::Topics { topic_id: None, genesis_hash: None });
         assert_eq!((sale.wish.sellers, sale.wish.open), (3, None));
-        assert_eq!(sale.buyer_header, "X-Buyer-Id");
+        let header = config::Identity::Header { name: "X-Buyer-Id".into(), from: Vec::new() };
+        assert_eq!(sale.front.identity, header);
+        assert_eq!(sale.front.payment, config::Payment::Sandbox);
+    }
+
+    #[test]
+    fn keys_of_secrets_become_files_of_the_nodes() {
+        let mut sale = minimal();
+        let key = |name: &str| KeyReference { name: name.into(), key: "k".into() };
+        sale.spec.auth.kind = AuthType::Jwt;
+        sale.spec.auth.jwt = Some(crds::sale::JwtAuth {
+            issuer: "https://id".into(),
+            audiences: vec!["tickets".into()],
+            algorithms: vec![crds::sale::JwtAlgorithm::EdDsa],
+            jwks_url: None,
+            jwks_secret: Some(key("issuer")),
+        });
+        sale.spec.payment = crds::sale::Payment {
+            kind: PaymentType::Webhook,
+            webhook: Some(crds::sale::WebhookPayment { secret: key("provider") }),
+        };
+        let front = validate(&sale, &Dereferenced::default(), &self::config()).unwrap().front;
+        let files = [(key("issuer"), "jwks.json"), (key("provider"), "payment")];
+        assert_eq!(front.keys, files);
+        let secrets = PathBuf::from("/etc/stationmaster-keys/payment");
+        assert_eq!(front.payment, config::Payment::Webhook { secrets });
+        let config::Identity::Token { algorithms, .. } = front.identity else { panic!("a token") };
+        assert_eq!(algorithms, ["EdDSA"]);
     }
 
     #[test]

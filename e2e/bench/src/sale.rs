@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use control::config::{
-    FoundingConfig, Identity, Kafka, Ledger, NodeConfig, Pool, Redis, Role, Step, VERSION,
+    FoundingConfig, Identity, Kafka, Ledger, NodeConfig, Payment, Pool, Redis, Role, Step, VERSION,
 };
 use control::definition::{Class, Coach, Definition, Fare, Run, Stop, Timetable};
 use control::founding::{Founded, FoundingReport};
@@ -143,7 +143,9 @@ impl House<'_> {
             redis: Some(Redis { address: self.redis.clone() }),
             http_port: port,
             control_port: port + 1,
-            identity: Identity::Header { name: BUYER_HEADER.to_owned() },
+            identity: Identity::Header { name: BUYER_HEADER.to_owned(), from: Vec::new() },
+            payment: Payment::Sandbox,
+            origins: Vec::new(),
             operator_key: self.key.public().to_string(),
         };
         let config = self.site.write(&format!("{name}.node.json"), json(&config)?)?;

@@ -208,10 +208,11 @@ fn messages_spell_once(bytes: &[u8]) {
 fn command(dice: &mut Dice<'_>) -> Command {
     let (order, buyer) = (say::order(dice), Digest128([dice.byte(); 16]));
     let attempt = inventory::words::Attempt(dice.byte().into());
-    match dice.below(6) {
+    match dice.below(7) {
         0 => Command::Place(say::request(dice)),
         1 => {
             let payment = Digest128([dice.byte(); 16]);
+            let buyer = dice.seldom(2).then_some(buyer);
             Command::Pay { order, buyer, payment, amount: dice.number() }
         }
         2 => Command::Cancel { order, buyer },
@@ -221,6 +222,7 @@ fn command(dice: &mut Dice<'_>) -> Command {
             let request = say::request(dice);
             Command::Host(inventory::entry::Sent { order, attempt, to, request })
         }
+        5 => Command::List { buyer },
         _ => Command::Resolve { order, attempt },
     }
 }
@@ -228,7 +230,7 @@ fn command(dice: &mut Dice<'_>) -> Command {
 fn answer(dice: &mut Dice<'_>) -> Answer {
     use inventory::entry::End;
     let time = Millis(dice.number());
-    match dice.below(6) {
+    match dice.below(7) {
         0 => {
             let status = *dice.of(&[
                 Status::Held(time),
@@ -276,6 +278,7 @@ fn answer(dice: &mut Dice<'_>) -> Answer {
             let why: &&'static str = dice.of(&["lease", "recovering", "pool", "full", "moved"]);
             Answer::Busy(why)
         }
+        5 => Answer::Orders((0..dice.below(65)).map(|_| say::order(dice)).collect()),
         _ => Answer::Unknown,
     }
 }

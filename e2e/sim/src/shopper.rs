@@ -89,7 +89,7 @@ impl Shopper {
             }
             Stage::Pay => {
                 let payment = secret.hash(5, &[format!("payment {at}").as_bytes()]);
-                Command::Pay { order: order?, buyer, payment, amount: self.price }
+                Command::Pay { order: order?, buyer: Some(buyer), payment, amount: self.price }
             }
             Stage::Cancel => Command::Cancel { order: order?, buyer },
             Stage::Read => Command::Read { order: order?, buyer },
@@ -136,7 +136,8 @@ impl Shopper {
             Answer::Refused(
                 Refusal::NotOpen(_) | Refusal::Suspended | Refusal::Closed | Refusal::NoSuchTrip,
             ) => self.again(),
-            Answer::Refused(_) => self.finish("refused"),
+            // No buyer here asks for a list.
+            Answer::Refused(_) | Answer::Orders(_) => self.finish("refused"),
         };
         (next, denied)
     }

@@ -1,18 +1,23 @@
 //! The buyers' port: accept, route, answer.
 //!
-//! Eleven routes are a `match`; every error is a problem (RFC 9457), every body has a limit.
+//! The routes are a `match`; every error is a problem (RFC 9457), every body has a limit.
 
+mod contract;
+mod cors;
+pub mod identity;
 pub mod orders;
+pub mod payment;
 pub mod problem;
 pub mod runs;
+mod sale;
 
 use std::convert::Infallible;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::service::service_fn;
@@ -22,6 +27,9 @@ use inventory::board::NodeState;
 use tokio::task::JoinHandle;
 
 use crate::station::Station;
+pub use cors::Origins;
+use identity::Identity;
+use payment::Provider;
 use problem::Problem;
 
 /// Connections at once. Each costs some 20 KiB, so that a full house stays under 200 MiB; a
@@ -29,21 +37,49 @@ use problem::Problem;
 const CONNECTIONS_MAX: usize = 8_192;
 /// An order of 16 passengers has about 2 KiB.
 const BODY_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of a larger body that are read to be thrown away: a mistake, not an attack.
+const BODY_DROPPED_MAX: usize = 1024 * 1024;
 /// Whoever needs longer for a request line and headers is not a buyer.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Nor whoever needs longer for 16 KiB.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Headers of a request at most, and bytes of its head: browsers and gateways send some 30 in
+/// 4 KiB, of which a token has 2.
+const HEADERS_MAX: usize = 64;
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// How long the node took, for whoever looks into a browser's network view (W3C Server Timing).
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Connections that the kernel holds while a turn is under way.
 const BACKLOG: i32 = 4_096;
 
 /// An answer.
 pub type Reply = Response<Full<Bytes>>;
 
+/// How buyers are met.
+#[derive(Debug)]
+pub struct Front {
+    /// How the sale is called.
+    pub name: String,
+    /// How it is known who they are.
+    pub identity: Identity,
+    /// How it is known that they have paid.
+    pub payment: Provider,
+    /// Which other sites' pages may ask.
+    pub origins: Origins,
+}
+
 /// What handlers need beside the station.
 #[derive(Debug)]
 pub(crate) struct Shop {
     pub(crate) station: Rc<Station>,
-    pub(crate) buyer_header: HeaderName,
+    pub(crate) front: Front,
+}
+
+/// A connection, as handlers see it.
+#[derive(Debug)]
+pub(crate) struct Visit {
+    pub(crate) shop: Rc<Shop>,
+    pub(crate) peer: IpAddr,
 }
 
 /// Binds a port for [`listen`].
@@ -68,22 +104,23 @@ pub fn bind(address: std::net::SocketAddr) -> std::io::Result<TcpListener> {
 pub fn listen(
     station: Rc<Station>,
     listener: TcpListener,
-    buyer_header: HeaderName,
+    front: Front,
 ) -> std::io::Result<JoinHandle<()>> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let shop = Rc::new(Shop { station, buyer_header });
+    let shop = Rc::new(Shop { station, front });
     Ok(tokio::task::spawn_local(async move {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     let _ = stream.set_nodelay(true);
                     let open = shop.station.connections.get();
                     // Over the limit the connection is closed at once: a client tries again, and
                     // a load balancer elsewhere.
                     if open < CONNECTIONS_MAX {
                         shop.station.connections.set(open + 1);
-                        tokio::task::spawn_local(serve(Rc::clone(&shop), stream));
+                        let visit = Visit { shop: Rc::clone(&shop), peer: peer.ip() };
+                        tokio::task::spawn_local(serve(Rc::new(visit), stream));
                     }
                 }
                 Err(error) => {
@@ -96,59 +133,88 @@ pub fn listen(
     }))
 }
 
-async fn serve(shop: Rc<Shop>, stream: tokio::net::TcpStream) {
+async fn serve(visit: Rc<Visit>, stream: tokio::net::TcpStream) {
     let service = {
-        let shop = Rc::clone(&shop);
+        let visit = Rc::clone(&visit);
         service_fn(move |request| {
-            let shop = Rc::clone(&shop);
-            async move { Ok::<_, Infallible>(answer(&shop, request).await) }
+            let visit = Rc::clone(&visit);
+            async move { Ok::<_, Infallible>(answer(&visit, request).await) }
         })
     };
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).pipeline_flush(true);
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    http.max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX);
     // A connection that ends badly is the client's affair.
     let _ = http.serve_connection(TokioIo::new(stream), service).await;
-    shop.station.connections.set(shop.station.connections.get() - 1);
+    let open = &visit.shop.station.connections;
+    open.set(open.get() - 1);
 }
 
-async fn answer(shop: &Rc<Shop>, request: Request<Incoming>) -> Reply {
+async fn answer(visit: &Rc<Visit>, request: Request<Incoming>) -> Reply {
+    let began = Instant::now();
+    let shop = &visit.shop;
     let head = request.method() == Method::HEAD;
-    let mut reply = route(shop, request).await.unwrap_or_else(Problem::into_reply);
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let mut reply = route(visit, request).await.unwrap_or_else(Problem::into_reply);
+    let headers = reply.headers_mut();
     if shop.station.world.borrow().state() == NodeState::Draining {
-        reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let took = format!("node;dur={:.1}", began.elapsed().as_secs_f64() * 1_000.0);
+    if let Ok(took) = HeaderValue::try_from(took) {
+        headers.insert(SERVER_TIMING, took);
+    }
+    shop.front.origins.allow(origin, headers);
     if head {
         *reply.body_mut() = Full::default();
     }
     reply
 }
 
-async fn route(shop: &Rc<Shop>, request: Request<Incoming>) -> Result<Reply, Problem> {
+/// The pages that there are, and what they take.
+fn methods(segments: &[&str]) -> Option<&'static str> {
+    Some(match segments {
+        ["livez" | "readyz" | "metrics" | "openapi.json"]
+        | ["v1", "sale" | "runs"]
+        | ["v1", "runs", _, _] => "GET, HEAD",
+        ["v1", "orders"] => "GET, HEAD, POST",
+        ["v1", "orders", _] => "GET, HEAD, DELETE",
+        ["v1", "orders", _, "payment"] => "POST",
+        _ => return None,
+    })
+}
+
+async fn route(visit: &Rc<Visit>, request: Request<Incoming>) -> Result<Reply, Problem> {
+    let shop = &visit.shop;
     let method = request.method().clone();
     let path = request.uri().path().trim_end_matches('/').to_owned();
-    let query = request.uri().query().unwrap_or("").to_owned();
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let get = method == Method::GET || method == Method::HEAD;
     match (&method, segments.as_slice()) {
         (_, ["livez"]) if get => Ok(text(StatusCode::OK, "ok\n")),
         (_, ["readyz"]) if get => Ok(ready(&shop.station)),
         (_, ["metrics"]) if get => Ok(metrics(&shop.station)),
-        (_, ["v1", "runs"]) if get => runs::list(shop, &request, &query),
-        (_, ["v1", "runs", train, date]) if get => runs::one(shop, &request, train, date, &query),
-        (&Method::POST, ["v1", "orders"]) => orders::place(shop, request).await,
-        (_, ["v1", "orders", id]) if get => orders::read(shop, &request, id).await,
-        (&Method::DELETE, ["v1", "orders", id]) => orders::cancel(shop, &request, id).await,
+        (_, ["openapi.json"]) if get => Ok(contract::reply(&request)),
+        (_, ["v1", "sale"]) if get => sale::describe(shop, &request),
+        (_, ["v1", "runs"]) if get => runs::list(shop, &request),
+        (_, ["v1", "runs", train, date]) if get => runs::one(shop, &request, train, date),
+        (&Method::POST, ["v1", "orders"]) => orders::place(visit, request).await,
+        (_, ["v1", "orders"]) if get => orders::list(visit, &request).await,
+        (_, ["v1", "orders", id]) if get => orders::read(visit, &request, id).await,
+        (&Method::DELETE, ["v1", "orders", id]) => orders::cancel(visit, &request, id).await,
         (&Method::POST, ["v1", "orders", id, "payment"]) => {
             let id = (*id).to_owned();
-            orders::pay(shop, request, &id).await
+            orders::pay(visit, request, &id).await
         }
-        (_, ["livez" | "readyz" | "metrics"] | ["v1", "runs"] | ["v1", "runs", _, _]) => {
-            Err(Problem::method_not_allowed("GET, HEAD"))
+        (&Method::OPTIONS, segments) => {
+            let allow = methods(segments).ok_or_else(Problem::no_such_page)?;
+            Ok(shop.front.origins.preflight(allow, &shop.front.identity))
         }
-        (_, ["v1", "orders"]) => Err(Problem::method_not_allowed("POST")),
-        (_, ["v1", "orders", _]) => Err(Problem::method_not_allowed("GET, HEAD, DELETE")),
-        (_, ["v1", "orders", _, "payment"]) => Err(Problem::method_not_allowed("POST")),
-        _ => Err(Problem::no_such_page()),
+        (_, segments) => match methods(segments) {
+            Some(allow) => Err(Problem::method_not_allowed(allow)),
+            None => Err(Problem::no_such_page()),
+        },
     }
 }
 
@@ -182,15 +248,59 @@ pub(crate) fn reply(
     reply
 }
 
+/// Whether the client has what has this tag (RFC 9110 13.1.2).
+pub(crate) fn is_known(headers: &hyper::HeaderMap, tag: &str) -> bool {
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
+    let same = |t: &str| t.trim().trim_start_matches("W/") == tag;
+    known.is_some_and(|k| k == "*" || k.split(',').any(same))
+}
+
+/// The answer with its tag, or 304 if the client has it.
+pub(crate) fn tagged(
+    headers: &hyper::HeaderMap,
+    tag: &str,
+    cache: &'static str,
+    content_type: &'static str,
+    body: impl FnOnce() -> Bytes,
+) -> Reply {
+    let mut answer = if is_known(headers, tag) {
+        let mut answer = Reply::default();
+        *answer.status_mut() = StatusCode::NOT_MODIFIED;
+        answer
+    } else {
+        reply(StatusCode::OK, content_type, body())
+    };
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+    if let Ok(tag) = HeaderValue::from_str(tag) {
+        answer.headers_mut().insert(header::ETAG, tag);
+    }
+    answer
+}
+
 /// The whole body, within its limits.
 pub(crate) async fn body(request: Request<Incoming>) -> Result<Bytes, Problem> {
-    let limited = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
-    match tokio::time::timeout(BODY_TIMEOUT, limited).await {
-        Err(_) => Err(Problem::body_too_slow()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(Problem::body_too_large(BODY_BYTES_MAX))
+    let whole = whole(request.into_body());
+    tokio::time::timeout(BODY_TIMEOUT, whole)
+        .await
+        .unwrap_or_else(|_| Err(Problem::body_too_slow()))
+}
+
+async fn whole(mut body: Incoming) -> Result<Bytes, Problem> {
+    let mut bytes = BytesMut::new();
+    let mut dropped = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Problem::malformed("the body did not arrive whole"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() <= BODY_BYTES_MAX && dropped == 0 {
+            bytes.extend_from_slice(&data);
+        } else {
+            // Read on for a while: a connection that is closed over bytes that nobody has read
+            // is reset, and the client would never see why.
+            dropped += data.len();
+            if dropped > BODY_DROPPED_MAX {
+                break;
+            }
         }
-        Ok(Err(_)) => Err(Problem::malformed("the body did not arrive whole")),
-        Ok(Ok(body)) => Ok(body.to_bytes()),
     }
+    if dropped > 0 { Err(Problem::body_too_large(BODY_BYTES_MAX)) } else { Ok(bytes.freeze()) }
 }

@@ -1,24 +1,29 @@
 //! Orders: a request becomes a command for its home share, an answer becomes JSON.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use inventory::allocate::PARTY_MAX;
 use inventory::conductor::{Outcome, Place, last_word};
-use inventory::definition::{Place as Seating, Timetable};
+use inventory::definition::{Definition, Place as Seating, Timetable};
 use inventory::entry::{End, OrderRequest};
 use inventory::legs::Journey;
 use inventory::owner::{Answer, OrderView, Status};
 use inventory::pool::Pool;
-use inventory::state::Command;
-use inventory::words::{BuyerHash, LedgerKey, OrderId, ShareId};
+use inventory::state::{Command, Refusal};
+use inventory::words::{BuyerHash, LedgerKey, OrderId, RunId, ShareId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::payment::{Notice, Provider};
 use super::problem::Problem;
 use super::runs::time;
-use super::{Reply, Shop, body, reply};
+use super::{Reply, Visit, body, reply};
 use crate::station::Station;
 use crate::telemetry::Word;
 
@@ -30,47 +35,56 @@ const SEARCH_STEP: Duration = Duration::from_millis(25);
 
 /// Bytes of an Idempotency-Key at most: a UUID has 36.
 const KEY_BYTES_MAX: usize = 128;
-/// Bytes of a buyer's subject at most: OpenID Connect allows 255.
-const BUYER_BYTES_MAX: usize = 255;
 /// Bytes of a passenger's document at most.
 const DOCUMENT_BYTES_MAX: usize = 128;
 
-#[derive(Debug, Deserialize)]
+/// What a buyer asks for.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct PlaceBody<'a> {
-    run: &'a str,
-    from: &'a str,
-    to: &'a str,
-    class: &'a str,
+pub(crate) struct PlaceBody<'a> {
+    /// `TRAIN/DATE`.
     #[serde(borrow)]
+    run: Cow<'a, str>,
+    /// The code of the stop where the journey begins.
+    #[serde(borrow)]
+    from: Cow<'a, str>,
+    /// The code of the stop where it ends.
+    #[serde(borrow)]
+    to: Cow<'a, str>,
+    /// The class.
+    #[serde(borrow)]
+    class: Cow<'a, str>,
+    /// For whom, one seat each.
+    #[serde(borrow)]
+    #[schemars(length(min = 1, max = 16))]
     passengers: Vec<Passenger<'a>>,
+    /// Where they would like to sit.
     #[serde(default)]
     preference: Option<Preference>,
 }
 
-#[derive(Debug, Deserialize)]
+/// A passenger.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Passenger<'a> {
-    document: &'a str,
+    /// What shows who it is, such as a passport's number. It is hashed with a key of the ledger
+    /// before anything is kept.
+    #[serde(borrow)]
+    #[schemars(length(min = 1, max = 128))]
+    document: Cow<'a, str>,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+/// A place in a row.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 enum Preference {
     Window,
     Aisle,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PayBody<'a> {
-    payment: &'a str,
-    amount_minor: u64,
-}
-
 /// `POST /v1/orders`
-pub(crate) async fn place(shop: &Rc<Shop>, request: Request<Incoming>) -> Result<Reply, Problem> {
-    let station = &shop.station;
-    let buyer = buyer(shop, &request)?.to_owned();
+pub(crate) async fn place(visit: &Visit, request: Request<Incoming>) -> Result<Reply, Problem> {
+    let station = &visit.shop.station;
+    let buyer = buyer(visit, &request)?.into_owned();
     let key = request.headers().get("idempotency-key").and_then(|k| k.to_str().ok());
     let key = key.ok_or_else(|| Problem::malformed("the header Idempotency-Key is required"))?;
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
@@ -89,7 +103,8 @@ pub(crate) async fn place(shop: &Rc<Shop>, request: Request<Incoming>) -> Result
     finish(station, bring(station, share, command).await)
 }
 
-fn unreadable(error: &serde_json::Error) -> Problem {
+/// What is wrong with a body: its spelling, or what it says.
+pub(crate) fn unreadable(error: &serde_json::Error) -> Problem {
     if error.is_data() {
         return Problem::invalid(error.to_string());
     }
@@ -104,21 +119,16 @@ fn order_request(
 ) -> Result<OrderRequest, Problem> {
     let definition = pool.definition().ok_or_else(|| Problem::busy("starting"))?;
     let secret = pool.key().ok_or_else(|| Problem::busy("starting"))?;
-    let (train, date) = asked
-        .run
-        .split_once('/')
-        .ok_or_else(|| Problem::invalid("run: must be TRAIN/DATE, such as G1/2027-02-01"))?;
-    let run = definition.run(train, date);
-    let run = run.ok_or_else(|| Problem::no_such_trip(format!("run: no run {}", asked.run)))?;
+    let run = run_id(definition, &asked.run)?;
     let timetable = definition.timetable(run).ok_or_else(|| Problem::busy("starting"))?;
-    let class = timetable.class(asked.class);
+    let class = timetable.class(&asked.class);
     let class =
         class.ok_or_else(|| Problem::no_such_trip(format!("class: no class {}", asked.class)))?;
-    let journey = journey(timetable, asked.from, asked.to)?;
+    let journey = journey(timetable, &asked.from, &asked.to)?;
     if asked.passengers.is_empty() || asked.passengers.len() > PARTY_MAX {
         return Err(Problem::invalid(format!("passengers: must be 1 to {PARTY_MAX}")));
     }
-    if let Some(at) = asked.passengers.iter().position(|p| !fits(p.document, DOCUMENT_BYTES_MAX)) {
+    if let Some(at) = asked.passengers.iter().position(|p| !fits(&p.document, DOCUMENT_BYTES_MAX)) {
         let detail =
             format!("passengers[{at}].document: must have 1 to {DOCUMENT_BYTES_MAX} bytes");
         return Err(Problem::invalid(detail));
@@ -136,7 +146,7 @@ fn order_request(
         class,
         journey,
         prefer,
-        passengers: asked.passengers.iter().map(|p| secret.passenger(p.document)).collect(),
+        passengers: asked.passengers.iter().map(|p| secret.passenger(&p.document)).collect(),
         price: 0,
     })
 }
@@ -152,8 +162,8 @@ fn body_hash(secret: &LedgerKey, asked: &PlaceBody<'_>) -> inventory::words::Bod
         Some(Preference::Window) => "Window",
         Some(Preference::Aisle) => "Aisle",
     };
-    let mut parts = vec![asked.run, asked.from, asked.to, asked.class, preference];
-    parts.extend(asked.passengers.iter().map(|p| p.document));
+    let mut parts: Vec<&str> = vec![&asked.run, &asked.from, &asked.to, &asked.class, preference];
+    parts.extend(asked.passengers.iter().map(|p| p.document.as_ref()));
     let parts: Vec<&[u8]> = parts.into_iter().map(str::as_bytes).collect();
     secret.body(&parts)
 }
@@ -171,68 +181,154 @@ pub(crate) fn journey(timetable: &Timetable, from: &str, to: &str) -> Result<Jou
 
 /// `GET /v1/orders/{id}`
 pub(crate) async fn read(
-    shop: &Rc<Shop>,
+    visit: &Visit,
     request: &Request<Incoming>,
     id: &str,
 ) -> Result<Reply, Problem> {
-    let (order, buyer) = of_buyer(shop, request, id)?;
+    let station = &visit.shop.station;
+    let buyer = hashed(visit, request)?;
+    let order = known(station, id)?;
     let command = Command::Read { order, buyer };
-    finish(&shop.station, bring(&shop.station, order.home, command).await)
+    finish(station, bring(station, order.home, command).await)
 }
 
 /// `DELETE /v1/orders/{id}`
 pub(crate) async fn cancel(
-    shop: &Rc<Shop>,
+    visit: &Visit,
     request: &Request<Incoming>,
     id: &str,
 ) -> Result<Reply, Problem> {
-    let (order, buyer) = of_buyer(shop, request, id)?;
+    let station = &visit.shop.station;
+    let buyer = hashed(visit, request)?;
+    let order = known(station, id)?;
     let command = Command::Cancel { order, buyer };
-    finish(&shop.station, bring(&shop.station, order.home, command).await)
+    finish(station, bring(station, order.home, command).await)
 }
 
-/// `POST /v1/orders/{id}/payment`: the sandbox provider, which takes the buyer's word.
+/// `POST /v1/orders/{id}/payment`
 pub(crate) async fn pay(
-    shop: &Rc<Shop>,
+    visit: &Visit,
     request: Request<Incoming>,
     id: &str,
 ) -> Result<Reply, Problem> {
-    let (order, buyer) = of_buyer(shop, &request, id)?;
+    let (station, front) = (&visit.shop.station, &visit.shop.front);
+    let buyer = match front.payment {
+        Provider::Sandbox => Some(hashed(visit, &request)?),
+        Provider::Webhook(_) => None,
+    };
+    let order = known(station, id)?;
+    let headers = request.headers().clone();
     let bytes = body(request).await?;
-    let asked: PayBody<'_> = serde_json::from_slice(&bytes).map_err(|e| unreadable(&e))?;
-    if !fits(asked.payment, KEY_BYTES_MAX) {
-        let detail = format!("payment: must have 1 to {KEY_BYTES_MAX} bytes");
-        return Err(Problem::invalid(detail));
-    }
-    let key = shop.station.world.borrow().pool().key().ok_or_else(|| Problem::busy("starting"))?;
-    let payment = key.hash(5, &[asked.payment.as_bytes()]);
-    let command = Command::Pay { order, buyer, payment, amount: asked.amount_minor };
-    finish(&shop.station, bring(&shop.station, order.home, command).await)
+    let notice = front.payment.read(order, &headers, &bytes, station.now().wall)?;
+    let Notice::Paid { payment, amount, currency } = notice else {
+        let mut reply = Reply::default();
+        *reply.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(reply);
+    };
+    let key = {
+        let world = station.world.borrow();
+        let ours = world.pool().definition().ok_or_else(|| Problem::busy("starting"))?;
+        if let Some(currency) = currency.filter(|c| *c != ours.currency) {
+            let detail = format!("data.currency: {currency} is not {}", ours.currency);
+            return Err(Problem::invalid(detail));
+        }
+        world.pool().key().ok_or_else(|| Problem::busy("starting"))?
+    };
+    let payment = key.hash(5, &[payment.as_bytes()]);
+    let command = Command::Pay { order, buyer, payment, amount };
+    finish(station, bring(station, order.home, command).await)
 }
 
-fn of_buyer(
-    shop: &Shop,
-    request: &Request<Incoming>,
-    id: &str,
-) -> Result<(OrderId, BuyerHash), Problem> {
-    let buyer = buyer(shop, request)?;
-    let order: OrderId = id
-        .parse()
-        .map_err(|e: inventory::words::BadOrderId| Problem::invalid(format!("id: {e}")))?;
-    let world = shop.station.world.borrow();
+/// All orders of a buyer.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct OrdersBody<'a> {
+    /// By run, the newest of each first.
+    orders: Vec<OrderBody<'a>>,
+}
+
+/// `GET /v1/orders?run=`: the buyer's orders, of one run or of all. A buyer's orders on a run
+/// have one home, so with `run` it is one question, and without as many as there are homes.
+pub(crate) async fn list(visit: &Visit, request: &Request<Incoming>) -> Result<Reply, Problem> {
+    let station = &visit.shop.station;
+    let buyer = hashed(visit, request)?;
+    let named = super::runs::run_of(request.uri().query().unwrap_or(""))?;
+    let (run, homes): (Option<RunId>, BTreeSet<ShareId>) = {
+        let world = station.world.borrow();
+        let definition = world.pool().definition().ok_or_else(|| Problem::busy("starting"))?;
+        let run = named.map(|name| run_id(definition, &name)).transpose()?;
+        let home = |run| definition.home(run, buyer);
+        (run, run.map_or_else(|| definition.run_ids().map(home).collect(), |r| [home(r)].into()))
+    };
+    let ask = |share, command| async move {
+        match bring(station, share, command).await {
+            answer @ (Answer::Order { .. } | Answer::Orders(_)) => Ok(answer),
+            // It was there a moment ago; a day after its end an order is forgotten.
+            Answer::Refused(Refusal::NotFound) => Ok(Answer::Orders(Vec::new())),
+            other => Err(Problem::of(&other).unwrap_or_else(|| Problem::busy("answer"))),
+        }
+    };
+    let lists = futures::stream::iter(homes).map(|home| ask(home, Command::List { buyer }));
+    let lists: Vec<Answer> = lists.buffered(QUESTIONS_MAX).try_collect().await?;
+    let ids = lists.into_iter().flat_map(|list| match list {
+        Answer::Orders(ids) => ids,
+        _ => Vec::new(),
+    });
+    let reads = ids.map(|order| ask(order.home, Command::Read { order, buyer }));
+    let reads = futures::stream::iter(reads).buffered(QUESTIONS_MAX);
+    let answers: Vec<Answer> = reads.try_collect().await?;
+    let mut views: Vec<OrderView> = answers
+        .into_iter()
+        .filter_map(|answer| match answer {
+            Answer::Order { view, .. } => Some(view),
+            _ => None,
+        })
+        .filter(|view| run.is_none_or(|run| view.run == run))
+        .collect();
+    let world = station.world.borrow();
+    views.sort_by_key(|view| (view.run, std::cmp::Reverse(view.order)));
+    let orders = views.iter().filter_map(|view| describe(world.pool(), view)).collect();
+    let bytes = serde_json::to_vec(&OrdersBody { orders }).map_err(|_| Problem::busy("answer"))?;
+    Ok(private(reply(StatusCode::OK, "application/json", bytes)))
+}
+
+/// Questions of one list that are under way at the same time.
+const QUESTIONS_MAX: usize = 8;
+
+fn run_id(definition: &Definition, name: &str) -> Result<RunId, Problem> {
+    let (train, date) = name
+        .split_once('/')
+        .ok_or_else(|| Problem::invalid("run: must be TRAIN/DATE, such as G1/2027-02-01"))?;
+    let run = definition.run(train, date);
+    run.ok_or_else(|| Problem::no_such_trip(format!("run: no run {name}")))
+}
+
+/// What nobody but the buyer may keep.
+fn private(mut reply: Reply) -> Reply {
+    let no_store = hyper::header::HeaderValue::from_static("no-store");
+    reply.headers_mut().insert(hyper::header::CACHE_CONTROL, no_store);
+    reply
+}
+
+/// An order's id that may exist.
+fn known(station: &Station, id: &str) -> Result<OrderId, Problem> {
+    // Whatever cannot be an id is no order either; that tells less than why it cannot.
+    let none = || Problem::no_such_order();
+    let order: OrderId = id.parse().map_err(|_| none())?;
+    let world = station.world.borrow();
+    world.pool().definition().ok_or_else(|| Problem::busy("starting"))?;
+    if world.pool().shares().all(|share| share != order.home) { Err(none()) } else { Ok(order) }
+}
+
+fn hashed(visit: &Visit, request: &Request<Incoming>) -> Result<BuyerHash, Problem> {
+    let buyer = buyer(visit, request)?;
+    let world = visit.shop.station.world.borrow();
     let key = world.pool().key().ok_or_else(|| Problem::busy("starting"))?;
-    if world.pool().shares().all(|share| share != order.home) {
-        return Err(Problem::of(&Answer::Refused(inventory::state::Refusal::NotFound))
-            .unwrap_or_else(Problem::no_such_page));
-    }
-    Ok((order, key.buyer(buyer)))
+    Ok(key.buyer(&buyer))
 }
 
-fn buyer<'a>(shop: &Shop, request: &'a Request<Incoming>) -> Result<&'a str, Problem> {
-    let named = request.headers().get(&shop.buyer_header).and_then(|b| b.to_str().ok());
-    named
-        .filter(|b| fits(b, BUYER_BYTES_MAX))
-        .ok_or_else(|| Problem::unidentified(shop.buyer_header.as_str()))
+fn buyer<'a>(visit: &Visit, request: &'a Request<Incoming>) -> Result<Cow<'a, str>, Problem> {
+    let now = visit.shop.station.now().wall;
+    visit.shop.front.identity.buyer(request.headers(), visit.peer, now)
 }
 
 /// Brings a command to the owner of its share, wherever that is, and waits for the answer. A
@@ -270,7 +366,7 @@ async fn bring(station: &Rc<Station>, share: ShareId, command: Command) -> Answe
 fn finish(station: &Station, answer: Answer) -> Result<Reply, Problem> {
     let kind = match &answer {
         Answer::Order { new: true, .. } => "written",
-        Answer::Order { new: false, .. } => "known",
+        Answer::Order { new: false, .. } | Answer::Orders(_) => "known",
         Answer::Refused(refusal) => refusal.into(),
         Answer::SoldOut { .. } => "sold-out",
         Answer::GroupTooLarge(_) => "group-too-large",
@@ -289,38 +385,86 @@ fn finish(station: &Station, answer: Answer) -> Result<Reply, Problem> {
     let order = json(world.pool(), &view).ok_or_else(|| Problem::busy("starting"))?;
     let created = new && matches!(view.status, Status::Held(_));
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(reply(status, "application/json", order))
+    let mut reply = private(reply(status, "application/json", order));
+    if created {
+        let place = format!("/v1/orders/{}", view.order);
+        if let Ok(place) = hyper::header::HeaderValue::try_from(place) {
+            reply.headers_mut().insert(hyper::header::LOCATION, place);
+        }
+    }
+    Ok(reply)
 }
 
 /// An order as its buyer reads it. Borrowed, and written straight into the answer: a tree of
 /// JSON values in between would cost more than to find the seat.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct OrderBody<'a> {
+pub(crate) struct OrderBody<'a> {
+    /// Its id.
     id: String,
-    state: &'static str,
+    /// How far it is.
+    state: State,
+    /// `TRAIN/DATE`.
     run: String,
+    /// The code of the stop where the journey begins.
     from: &'a str,
+    /// The code of the stop where it ends.
     to: &'a str,
+    /// The class.
     class: &'a str,
+    /// One for each passenger; none while it is on its way.
     seats: Vec<SeatBody<'a>>,
+    /// What all of it costs, in minor units.
     price_minor: u64,
+    /// The currency of the price, ISO 4217.
     currency: &'a str,
+    /// Until when it must be paid, RFC 3339; none but for a held one.
     held_until: Option<String>,
+    /// Whether a payment came too late, or twice, and goes back.
     payment_returned: bool,
+    /// Where in the ledger it was confirmed last; none in an answer from memory.
     position: Option<PositionBody>,
 }
 
-#[derive(Debug, Serialize)]
+/// How far an order is.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum State {
+    /// Its seats wait for payment.
+    Held,
+    /// Its seats are sold.
+    Paid,
+    /// Its buyer gave it up.
+    Cancelled,
+    /// It was not paid in time.
+    Expired,
+    /// Its buyer gave it back.
+    Refunded,
+    /// The railway withdrew it.
+    Withdrawn,
+    /// No seats were found where they had been seen; ask again with the same key.
+    Returned,
+    /// It looks for seats elsewhere; ask again.
+    OnItsWay,
+}
+
+/// A seat.
+#[derive(Debug, Serialize, JsonSchema)]
 struct SeatBody<'a> {
+    /// The coach.
     coach: &'a str,
+    /// Row and letter.
     number: String,
+    /// Whose it is: an index into the request's passengers.
     passenger: usize,
 }
 
-#[derive(Debug, Serialize)]
+/// A place in the ledger.
+#[derive(Debug, Serialize, JsonSchema)]
 struct PositionBody {
+    /// The share.
     partition: u16,
+    /// The record's offset there.
     offset: u64,
 }
 
@@ -328,6 +472,13 @@ struct PositionBody {
 const ORDER_BYTES: usize = 512;
 
 fn json(pool: &Pool, view: &OrderView) -> Option<Vec<u8>> {
+    let order = describe(pool, view)?;
+    let mut bytes = Vec::with_capacity(ORDER_BYTES);
+    serde_json::to_writer(&mut bytes, &order).ok()?;
+    Some(bytes)
+}
+
+fn describe<'a>(pool: &'a Pool, view: &OrderView) -> Option<OrderBody<'a>> {
     let definition = pool.definition()?;
     let run = definition.runs.get(usize::from(view.run.0))?;
     let timetable = definition.timetable(view.run)?;
@@ -337,7 +488,7 @@ fn json(pool: &Pool, view: &OrderView) -> Option<Vec<u8>> {
         Status::Held(deadline) => Some(time(deadline)),
         _ => None,
     };
-    let order = OrderBody {
+    Some(OrderBody {
         id: view.order.to_string(),
         state: state(view.status),
         run: [&run.train, "/", &run.date].concat(),
@@ -352,22 +503,19 @@ fn json(pool: &Pool, view: &OrderView) -> Option<Vec<u8>> {
         position: view
             .position
             .map(|(share, at)| PositionBody { partition: share.0, offset: at.0 }),
-    };
-    let mut bytes = Vec::with_capacity(ORDER_BYTES);
-    serde_json::to_writer(&mut bytes, &order).ok()?;
-    Some(bytes)
+    })
 }
 
-fn state(status: Status) -> &'static str {
+fn state(status: Status) -> State {
     match status {
-        Status::Held(_) => "held",
-        Status::Paid => "paid",
-        Status::Ended(End::Cancelled) => "cancelled",
-        Status::Ended(End::Expired) => "expired",
-        Status::Ended(End::Refunded) => "refunded",
-        Status::Ended(End::Withdrawn) => "withdrawn",
-        Status::Seeking => "returned",
-        Status::Sent => "on-its-way",
+        Status::Held(_) => State::Held,
+        Status::Paid => State::Paid,
+        Status::Ended(End::Cancelled) => State::Cancelled,
+        Status::Ended(End::Expired) => State::Expired,
+        Status::Ended(End::Refunded) => State::Refunded,
+        Status::Ended(End::Withdrawn) => State::Withdrawn,
+        Status::Seeking => State::Returned,
+        Status::Sent => State::OnItsWay,
     }
 }
 

@@ -10,7 +10,32 @@ use serde_json::{Map, Value, json};
 use super::{Reply, reply};
 
 /// Where the types are documented.
-const TYPES: &str = "https://stationmaster.dev/problems/";
+pub const TYPES: &str = "https://stationmaster.dev/problems/";
+
+/// All kinds of problems; what each means is in `docs/problems.md`.
+pub const KINDS: [&str; 21] = [
+    "busy",
+    "unknown",
+    "not-open",
+    "suspended",
+    "closed",
+    "sold-out",
+    "group-too-large",
+    "too-many-holds",
+    "too-many-orders",
+    "key-reused",
+    "invalid",
+    "malformed",
+    "unidentified",
+    "not-the-gateway",
+    "bad-signature",
+    "no-such-trip",
+    "no-such-order",
+    "no-such-page",
+    "method-not-allowed",
+    "body-too-slow",
+    "body-too-large",
+];
 
 /// Something that a client hears instead of what it asked for.
 #[derive(Debug, Clone)]
@@ -18,10 +43,11 @@ pub struct Problem {
     status: StatusCode,
     kind: &'static str,
     title: &'static str,
-    detail: String,
+    detail: Box<str>,
     more: Map<String, Value>,
-    retry_after: Option<u64>,
-    allow: Option<&'static str>,
+    retry_after: Option<u32>,
+    /// `Allow`, or how to show who one is (RFC 6750 3).
+    header: Option<(&'static str, Box<str>)>,
 }
 
 impl Problem {
@@ -31,8 +57,9 @@ impl Problem {
         title: &'static str,
         detail: impl Into<String>,
     ) -> Self {
-        let (more, detail) = (Map::new(), detail.into());
-        Self { status, kind, title, detail, more, retry_after: None, allow: None }
+        debug_assert!(KINDS.contains(&kind), "{kind} is not documented");
+        let (more, detail) = (Map::new(), detail.into().into_boxed_str());
+        Self { status, kind, title, detail, more, retry_after: None, header: None }
     }
 
     fn with(mut self, name: &str, value: Value) -> Self {
@@ -40,7 +67,7 @@ impl Problem {
         self
     }
 
-    fn retry(mut self, seconds: u64) -> Self {
+    fn retry(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
         self
     }
@@ -78,7 +105,7 @@ impl Problem {
         let (status, kind) = (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed");
         let detail = format!("this page takes {allow}");
         let mut problem = Self::new(status, kind, "The page does not take this method", detail);
-        problem.allow = Some(allow);
+        problem.header = Some(("allow", allow.into()));
         problem
     }
 
@@ -88,9 +115,47 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "unidentified", "Who is buying?", detail)
     }
 
+    fn unauthorized(kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, kind, title, detail)
+    }
+
+    /// Nobody showed a token.
+    pub fn no_token() -> Self {
+        let detail = "the header Authorization must have one bearer token";
+        let mut problem = Self::unauthorized("unidentified", "Who is buying?", detail);
+        problem.header = Some(("www-authenticate", "Bearer".into()));
+        problem
+    }
+
+    /// The token is not good.
+    pub fn bad_token(why: &str) -> Self {
+        let detail = format!("the token is not accepted: {why}");
+        let mut problem = Self::unauthorized("unidentified", "Who is buying?", detail);
+        let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{why}\"");
+        problem.header = Some(("www-authenticate", challenge.into()));
+        problem
+    }
+
+    /// Somebody names a buyer who may not.
+    pub fn stranger() -> Self {
+        let detail = "buyers are named by the gateway, and this is not its address";
+        Self::new(StatusCode::FORBIDDEN, "not-the-gateway", "Ask the gateway", detail)
+    }
+
+    /// Nobody known has signed it.
+    pub fn bad_signature(why: &str) -> Self {
+        Self::unauthorized("bad-signature", "The signature is not accepted", why)
+    }
+
     /// The run, class or stop does not exist.
     pub fn no_such_trip(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "no-such-trip", "There is no such trip", detail)
+    }
+
+    /// There is no such order of this buyer.
+    pub fn no_such_order() -> Self {
+        let title = "There is no such order";
+        Self::new(StatusCode::NOT_FOUND, "no-such-order", title, "not of this buyer")
     }
 
     /// Not now.
@@ -166,10 +231,7 @@ impl Problem {
                 let detail = format!("at most {most} orders on a run");
                 conflict("too-many-orders", "Too many orders", detail)
             }
-            Refusal::NotFound => {
-                let title = "There is no such order";
-                Self::new(StatusCode::NOT_FOUND, "no-such-order", title, "not of this buyer")
-            }
+            Refusal::NotFound => Self::no_such_order(),
             Refusal::WrongAmount(price) => {
                 Self::invalid(format!("amountMinor: the order costs {price}"))
                     .with("priceMinor", json!(price))
@@ -185,7 +247,7 @@ impl Problem {
     #[must_use]
     pub fn of(answer: &Answer) -> Option<Self> {
         match answer {
-            Answer::Order { .. } => None,
+            Answer::Order { .. } | Answer::Orders(_) => None,
             Answer::Refused(refusal) => Some(Self::refused(*refusal)),
             Answer::SoldOut { as_of, held, next_end } => {
                 Some(Self::sold_out(*as_of, *held, *next_end))
@@ -209,9 +271,25 @@ impl Problem {
         if let Some(seconds) = self.retry_after {
             reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if let Some(allow) = self.allow {
-            reply.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+        let no_store = HeaderValue::from_static("no-store");
+        reply.headers_mut().insert(header::CACHE_CONTROL, no_store);
+        if let Some((name, value)) = self.header
+            && let Ok(value) = HeaderValue::try_from(&*value)
+        {
+            reply.headers_mut().insert(name, value);
         }
         reply
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_problem_is_documented_and_no_other() {
+        let text = include_str!("../../../docs/problems.md");
+        let rows = text.lines().filter_map(|l| l.strip_prefix("| `")?.split('`').next());
+        assert_eq!(rows.collect::<Vec<_>>(), KINDS);
     }
 }

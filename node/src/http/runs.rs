@@ -1,19 +1,20 @@
 //! Runs and what is free on them: from the board and the pool, never from an owner's path.
 
-use std::rc::Rc;
+use std::borrow::Cow;
 
 use bytes::Bytes;
+use hyper::Request;
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderValue};
-use hyper::{Request, StatusCode};
 use inventory::definition::{Definition, StopTime, Timetable};
 use inventory::legs::Journey;
 use inventory::words::{ClassId, Millis, RunId};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
 
 use super::orders::journey;
 use super::problem::Problem;
-use super::{Reply, Shop, reply};
+use super::{Reply, Shop, tagged};
 use crate::station::World;
 
 /// Seconds for which a browser or CDN may answer for us.
@@ -25,13 +26,62 @@ pub(crate) fn time(at: Millis) -> String {
     at.map_or_else(String::new, |t| format!("{t:.3}"))
 }
 
+/// All runs that serve a journey.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct RunsBody<'a> {
+    runs: Vec<RunBody<'a>>,
+}
+
+/// A run, and what is free on a journey of it.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct RunBody<'a> {
+    /// `TRAIN/DATE`: how an order names it.
+    run: String,
+    /// Where it stops, in order.
+    stops: Vec<StopBody<'a>>,
+    /// Its classes.
+    classes: Vec<ClassBody<'a>>,
+    /// When the sale opens, if that is set.
+    opens: Option<String>,
+    /// When the sale closes, if that is set.
+    closes: Option<String>,
+    /// When this was so, RFC 3339.
+    #[serde(rename = "asOf")]
+    as_of: String,
+}
+
+/// A stop.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct StopBody<'a> {
+    /// How an order names it.
+    code: &'a str,
+    /// How people name it.
+    name: &'a str,
+    /// `HH:MM` from midnight of the run's date in the sale's time zone; may pass 24:00.
+    arrives: Option<String>,
+    /// As `arrives`.
+    departs: Option<String>,
+}
+
+/// A class, and what is free in it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ClassBody<'a> {
+    /// How an order names it.
+    name: &'a str,
+    /// Seats that are free on the whole journey, each for one passenger.
+    available: u32,
+    /// Whether that is all; else at least so many, since part of the fleet was not heard of.
+    complete: bool,
+    /// What one passenger pays, in minor units.
+    price_minor: Option<u64>,
+    /// The currency of the price, ISO 4217.
+    currency: &'a str,
+}
+
 /// `GET /v1/runs?from=&to=&date=`
-pub(crate) fn list(
-    shop: &Rc<Shop>,
-    request: &Request<Incoming>,
-    query: &str,
-) -> Result<Reply, Problem> {
-    let asked = Asked::read(query)?;
+pub(crate) fn list(shop: &Shop, request: &Request<Incoming>) -> Result<Reply, Problem> {
+    let asked = Asked::read(request.uri().query().unwrap_or(""))?;
     let world = shop.station.world.borrow();
     let definition = world.pool().definition().ok_or_else(|| Problem::busy("starting"))?;
     let as_of = shop.station.now().wall;
@@ -39,40 +89,64 @@ pub(crate) fn list(
     for id in definition.run_ids() {
         let Some(timetable) = definition.timetable(id) else { continue };
         let run = &definition.runs[usize::from(id.0)];
-        if asked.date.is_some_and(|date| date != run.date) {
+        if asked.date.as_ref().is_some_and(|date| *date != run.date) {
             continue;
         }
         // A run that does not serve the stops in this order is simply not in the list.
         let Ok(journey) = asked.journey(timetable) else { continue };
         runs.push(describe(&world, definition, id, journey, as_of)?);
     }
-    Ok(cached(request, &json!({ "runs": runs })))
+    cached(request, &RunsBody { runs })
 }
 
 /// `GET /v1/runs/{train}/{date}?from=&to=`
 pub(crate) fn one(
-    shop: &Rc<Shop>,
+    shop: &Shop,
     request: &Request<Incoming>,
     train: &str,
     date: &str,
-    query: &str,
 ) -> Result<Reply, Problem> {
-    let asked = Asked::read(query)?;
+    let asked = Asked::read(request.uri().query().unwrap_or(""))?;
+    if asked.date.is_some() {
+        return Err(Problem::invalid("date: the path has it"));
+    }
     let world = shop.station.world.borrow();
     let definition = world.pool().definition().ok_or_else(|| Problem::busy("starting"))?;
-    let id = definition.run(train, date);
+    let (train, date) = (decoded(train)?, decoded(date)?);
+    let id = definition.run(&train, &date);
     let id = id.ok_or_else(|| Problem::no_such_trip(format!("no run {train}/{date}")))?;
     let timetable = definition.timetable(id).ok_or_else(|| Problem::busy("starting"))?;
     let journey = asked.journey(timetable)?;
     let run = describe(&world, definition, id, journey, shop.station.now().wall)?;
-    Ok(cached(request, &run))
+    cached(request, &run)
+}
+
+/// The run of a query that may have one and nothing else.
+pub(crate) fn run_of(query: &str) -> Result<Option<String>, Problem> {
+    let mut run = None;
+    for pair in query.split('&').filter(|p| !p.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if name != "run" {
+            return Err(Problem::invalid(format!("{name}: no such parameter")));
+        }
+        if run.replace(decoded(value)?.into_owned()).is_some() {
+            return Err(Problem::invalid("run: given twice"));
+        }
+    }
+    Ok(run)
+}
+
+/// Text of a path or query without its escapes (RFC 3986 2.1).
+fn decoded(text: &str) -> Result<Cow<'_, str>, Problem> {
+    let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
+    decoded.map_err(|_| Problem::invalid("the address is not UTF-8"))
 }
 
 #[derive(Debug, Default)]
 struct Asked<'a> {
-    from: Option<&'a str>,
-    to: Option<&'a str>,
-    date: Option<&'a str>,
+    from: Option<Cow<'a, str>>,
+    to: Option<Cow<'a, str>>,
+    date: Option<Cow<'a, str>>,
 }
 
 impl<'a> Asked<'a> {
@@ -86,7 +160,7 @@ impl<'a> Asked<'a> {
                 "date" => &mut asked.date,
                 other => return Err(Problem::invalid(format!("{other}: no such parameter"))),
             };
-            if field.replace(value).is_some() {
+            if field.replace(decoded(value)?).is_some() {
                 return Err(Problem::invalid(format!("{name}: given twice")));
             }
         }
@@ -98,7 +172,7 @@ impl<'a> Asked<'a> {
 
     /// The journey asked for; without stops, the whole one.
     fn journey(&self, timetable: &Timetable) -> Result<Journey, Problem> {
-        match (self.from, self.to) {
+        match (&self.from, &self.to) {
             (Some(from), Some(to)) => journey(timetable, from, to),
             _ => {
                 let last = u8::try_from(timetable.stops.len() - 1).unwrap_or(0);
@@ -108,13 +182,13 @@ impl<'a> Asked<'a> {
     }
 }
 
-fn describe(
+fn describe<'a>(
     world: &World,
-    definition: &Definition,
+    definition: &'a Definition,
     id: RunId,
     journey: Journey,
     as_of: Millis,
-) -> Result<Value, Problem> {
+) -> Result<RunBody<'a>, Problem> {
     let run = &definition.runs[usize::from(id.0)];
     let timetable = definition.timetable(id).ok_or_else(|| Problem::busy("starting"))?;
     let mut classes = Vec::new();
@@ -122,62 +196,53 @@ fn describe(
         let counted = world.board().as_ref().map(|b| b.count(world.pool(), id, class, journey));
         // While some share was not heard of, the count is a lower bound and says so.
         let (available, complete) = counted.unwrap_or((0, false));
-        classes.push(json!({
-            "name": of_class.name,
-            "available": available,
-            "complete": complete,
-            "priceMinor": timetable.fare(class, journey.from(), journey.to()),
-            "currency": definition.currency,
-        }));
+        classes.push(ClassBody {
+            name: &of_class.name,
+            available,
+            complete,
+            price_minor: timetable.fare(class, journey.from(), journey.to()),
+            currency: &definition.currency,
+        });
     }
     let policy = world.pool().policy();
-    Ok(json!({
-        "run": format!("{}/{}", run.train, run.date),
-        "stops": timetable.stops.iter().map(stop).collect::<Vec<_>>(),
-        "classes": classes,
-        "opens": policy.and_then(|p| p.open).map(time),
-        "closes": policy.and_then(|p| p.close).map(time),
-        "asOf": time(as_of),
-    }))
-}
-
-fn stop(stop: &StopTime) -> Value {
-    let clock = |minutes: Option<u16>| minutes.map(|m| format!("{:02}:{:02}", m / 60, m % 60));
-    json!({
-        "code": stop.code,
-        "name": stop.name,
-        "arrives": clock(stop.arrives),
-        "departs": clock(stop.departs),
+    Ok(RunBody {
+        run: format!("{}/{}", run.train, run.date),
+        stops: timetable.stops.iter().map(stop).collect(),
+        classes,
+        opens: policy.and_then(|p| p.open).map(time),
+        closes: policy.and_then(|p| p.close).map(time),
+        as_of: time(as_of),
     })
 }
 
-/// The answer with its ETag, or 304. The tag leaves `asOf` out: it changes when a count does.
-fn cached(request: &Request<Incoming>, value: &Value) -> Reply {
-    let text = value.to_string();
-    let mut untimed = value.clone();
-    forget_time(&mut untimed);
-    let tag = &blake3::hash(untimed.to_string().as_bytes()).to_hex()[..20];
-    let tag = format!("\"{tag}\"");
-    let known = request.headers().get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
-    let same = known.is_some_and(|k| k == "*" || k.split(',').any(|t| t.trim() == tag));
-    let mut reply = if same {
-        let mut reply = Reply::default();
-        *reply.status_mut() = StatusCode::NOT_MODIFIED;
-        reply
-    } else {
-        reply(StatusCode::OK, "application/json", Bytes::from(text))
-    };
-    reply.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(MAX_AGE));
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        reply.headers_mut().insert(header::ETAG, tag);
+fn stop(stop: &StopTime) -> StopBody<'_> {
+    let clock = |minutes: Option<u16>| minutes.map(|m| format!("{:02}:{:02}", m / 60, m % 60));
+    StopBody {
+        code: &stop.code,
+        name: &stop.name,
+        arrives: clock(stop.arrives),
+        departs: clock(stop.departs),
     }
-    reply
+}
+
+/// The answer with its ETag, or 304. The tag leaves the times out: it changes when a count does.
+pub(crate) fn cached<T: Serialize>(
+    request: &Request<Incoming>,
+    body: &T,
+) -> Result<Reply, Problem> {
+    let mut value = serde_json::to_value(body).map_err(|_| Problem::busy("answer"))?;
+    let text = Bytes::from(value.to_string());
+    forget_time(&mut value);
+    let tag = &blake3::hash(value.to_string().as_bytes()).to_hex()[..20];
+    let tag = format!("\"{tag}\"");
+    Ok(tagged(request.headers(), &tag, MAX_AGE, "application/json", || text))
 }
 
 fn forget_time(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.remove("asOf");
+            fields.remove("now");
             fields.values_mut().for_each(forget_time);
         }
         Value::Array(items) => items.iter_mut().for_each(forget_time),

@@ -5,7 +5,7 @@ use fuzz::dice::Dice;
 use fuzz::say;
 use inventory::entry::{Genesis, PoolEntry};
 use inventory::pool::ledger_id;
-use inventory::words::Offset;
+use inventory::words::{Millis, Offset};
 
 use super::*;
 
@@ -49,7 +49,8 @@ fn is_sound(pool: &Pool, body: &[u8]) {
         assert_eq!(again.ok().as_ref(), Some(&request), "the same body is the same request");
     }
     // A payment is read or refused.
-    let _ = serde_json::from_slice::<PayBody<'_>>(body);
+    let order = "1-1-1".parse().expect("an order's id");
+    let _ = Provider::Sandbox.read(order, &hyper::HeaderMap::new(), body, Millis(0));
 }
 
 #[test]
