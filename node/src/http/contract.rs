@@ -1,7 +1,5 @@
 //! The contract for programs: OpenAPI 3.1, made from the types that handlers read and write.
 
-use std::sync::OnceLock;
-
 use bytes::Bytes;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -10,12 +8,13 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::identity::{Identity, SUBJECT_BYTES_MAX};
 use super::orders::{OrderBody, OrdersBody, PlaceBody};
-use super::payment::{Event, SandboxPayment, Succeeded};
+use super::payment::{Event, Provider, SandboxPayment, Succeeded};
 use super::problem::{KINDS, TYPES};
 use super::runs::{RunBody, RunsBody};
 use super::sale::SaleBody;
-use super::{Reply, tagged};
+use super::{Front, Reply, tagged};
 
 /// The contract changes with the program only.
 const CACHE: &str = "public, max-age=300";
@@ -43,27 +42,36 @@ fn kinds(schema: &mut schemars::Schema) {
     schema.insert("enum".to_owned(), kinds.collect::<Vec<_>>().into());
 }
 
-/// `GET /openapi.json`
-pub(crate) fn reply(request: &Request<Incoming>) -> Reply {
-    static TEXT: OnceLock<(String, String)> = OnceLock::new();
-    let (text, tag) = TEXT.get_or_init(|| {
-        let text = document().to_string();
-        let tag = format!("\"{}\"", &blake3::hash(text.as_bytes()).to_hex()[..20]);
-        (text, tag)
-    });
-    let body = || Bytes::from_static(text.as_bytes());
-    tagged(request.headers(), tag, CACHE, "application/json", body)
+/// The contract, as it is sent.
+#[derive(Debug)]
+pub(crate) struct Contract {
+    text: Bytes,
+    tag: String,
 }
 
-/// The whole document.
-#[must_use]
-pub(crate) fn document() -> Value {
+impl Contract {
+    pub(crate) fn of(front: &Front) -> Self {
+        let text = document(&front.identity, &front.payment).to_string();
+        let tag = format!("\"{}\"", &blake3::hash(text.as_bytes()).to_hex()[..20]);
+        Self { text: text.into(), tag }
+    }
+
+    /// `GET /openapi.json`
+    pub(crate) fn reply(&self, request: &Request<Incoming>) -> Reply {
+        let body = || self.text.clone();
+        tagged(request.headers(), &self.tag, CACHE, "application/json", body)
+    }
+}
+
+/// The whole document. A header that a gateway sets is no proof of anything to who reads this, so
+/// it is a parameter and no security scheme.
+fn document(identity: &Identity, payment: &Provider) -> Value {
     let settings = SchemaSettings::draft2020_12().with(|s| {
         s.definitions_path = "/components/schemas".into();
         s.meta_schema = None;
     });
     let mut types = settings.into_generator();
-    let paths = paths(&mut types);
+    let mut paths = paths(&mut types, payment);
     let problem = types.subschema_for::<ProblemBody>();
     let problem = json!({
         "description": "A problem",
@@ -73,7 +81,37 @@ pub(crate) fn document() -> Value {
         }},
         "content": {"application/problem+json": {"schema": problem}},
     });
-    let schemas: Map<String, Value> = types.take_definitions(true);
+    let mut components = json!({
+        "schemas": types.take_definitions(true),
+        "responses": {"Problem": problem},
+    });
+    let buyers = |paths: &mut Value, add: &dyn Fn(&mut Value)| {
+        let word = matches!(payment, Provider::Sandbox);
+        let of_a_buyer = OF_A_BUYER.iter().filter(|(page, _)| word || !page.ends_with("payment"));
+        for (page, method) in of_a_buyer {
+            add(&mut paths[page][method]);
+        }
+    };
+    match identity {
+        Identity::Token(_) => {
+            let scheme = json!({"type": "http", "scheme": "bearer", "bearerFormat": "JWT"});
+            components["securitySchemes"] = json!({ "token": scheme });
+            buyers(&mut paths, &|operation| operation["security"] = json!([{"token": []}]));
+        }
+        Identity::Header { name, .. } => {
+            let header = json!({"name": name.as_str(), "in": "header", "required": true,
+                "description": "The buyer, as a trusted gateway names them",
+                "schema": {"type": "string", "minLength": 1, "maxLength": SUBJECT_BYTES_MAX}});
+            buyers(&mut paths, &|operation| {
+                if operation["parameters"].is_null() {
+                    operation["parameters"] = json!([]);
+                }
+                if let Value::Array(parameters) = &mut operation["parameters"] {
+                    parameters.push(header.clone());
+                }
+            });
+        }
+    }
     json!({
         "openapi": "3.1.1",
         "info": {
@@ -85,19 +123,18 @@ pub(crate) fn document() -> Value {
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
-        "components": {
-            "schemas": schemas,
-            "responses": {"Problem": problem},
-            "securitySchemes": {
-                "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-                "gateway": {"type": "apiKey", "in": "header", "name": "X-Buyer-Id",
-                    "description": "Set by a trusted gateway; its name is that of GET /v1/sale."},
-            },
-        },
-        // Which of the two a sale takes is in GET /v1/sale.
-        "security": [{"token": []}, {"gateway": []}],
+        "components": components,
     })
 }
+
+/// What only a buyer may ask.
+const OF_A_BUYER: [(&str, &str); 5] = [
+    ("/v1/orders", "get"),
+    ("/v1/orders", "post"),
+    ("/v1/orders/{id}", "get"),
+    ("/v1/orders/{id}", "delete"),
+    ("/v1/orders/{id}/payment", "post"),
+];
 
 fn query(name: &str, what: &str) -> Value {
     json!({"name": name, "in": "query", "required": false, "description": what,
@@ -117,6 +154,9 @@ fn answers(good: &[(&str, &str, Option<Value>)], problems: &[&str]) -> Value {
         if let Some(schema) = schema {
             answer["content"] = json!({"application/json": {"schema": schema}});
         }
+        if *status == "201" {
+            answer["links"] = links();
+        }
         all.insert((*status).to_owned(), answer);
     }
     for status in problems {
@@ -126,11 +166,17 @@ fn answers(good: &[(&str, &str, Option<Value>)], problems: &[&str]) -> Value {
     all.into()
 }
 
+/// What can be done with an order that was placed.
+fn links() -> Value {
+    let link = |operation: &str| json!({"operationId": operation, "parameters": {"id": "$response.body#/id"}});
+    json!({"read": link("readOrder"), "pay": link("payOrder"), "end": link("endOrder")})
+}
+
 fn body(schema: &Value) -> Value {
     json!({"required": true, "content": {"application/json": {"schema": schema}}})
 }
 
-fn paths(types: &mut SchemaGenerator) -> Value {
+fn paths(types: &mut SchemaGenerator, payment: &Provider) -> Value {
     let of = |schema: schemars::Schema| Value::from(schema);
     let sale = of(types.subschema_for::<SaleBody<'_>>());
     let runs = of(types.subschema_for::<RunsBody<'_>>());
@@ -138,14 +184,31 @@ fn paths(types: &mut SchemaGenerator) -> Value {
     let place = of(types.subschema_for::<PlaceBody<'_>>());
     let order = of(types.subschema_for::<OrderBody<'_>>());
     let orders = of(types.subschema_for::<OrdersBody<'_>>());
-    let sandbox = of(types.subschema_for::<SandboxPayment>());
-    let event = of(types.subschema_for::<Event>());
-    // Named by the event's `data`, which is read only where the type says so.
-    let _ = types.subschema_for::<Succeeded>();
+    let signature = |name: &str| {
+        json!({"name": name, "in": "header", "required": true,
+            "description": "As in Standard Webhooks", "schema": {"type": "string"}})
+    };
+    let (pays, said, signatures) = match payment {
+        Provider::Sandbox => {
+            let said = of(types.subschema_for::<SandboxPayment>());
+            ("Pay, by the buyer's word: this sale is a sandbox", said, Vec::new())
+        }
+        Provider::Webhook(_) => {
+            // Named by the event's `data`, which is read only where the type says so.
+            let _ = types.subschema_for::<Succeeded>();
+            let said = of(types.subschema_for::<Event>());
+            let names = ["webhook-id", "webhook-timestamp", "webhook-signature"];
+            ("The payment provider's signed webhook", said, names.map(signature).to_vec())
+        }
+    };
+    let pay_parameters: Vec<Value> =
+        std::iter::once(path("id", "The order")).chain(signatures).collect();
+    let mut of_run = query("run", "Only of this run, TRAIN/DATE");
+    of_run["schema"]["pattern"] = json!("^[A-Za-z0-9_-]{1,16}/[0-9]{4}-[0-9]{2}-[0-9]{2}$");
     let journey = || {
         vec![
-            query("from", "The code of the stop where the journey begins; with `to` or not at all"),
-            query("to", "The code of the stop where it ends"),
+            query("from", "The code of the stop where the journey begins; the first, if not given"),
+            query("to", "The code of the stop where it ends; the last, if not given"),
         ]
     };
     let mut listed = journey();
@@ -156,33 +219,26 @@ fn paths(types: &mut SchemaGenerator) -> Value {
         "description": "Names the order: the same key is the same order, on any node. A UUID.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 128}});
     let id = path("id", "The order");
-    let signature = |name: &str| {
-        json!({"name": name, "in": "header", "required": false,
-        "description": "As in Standard Webhooks; required unless the sale is a sandbox",
-        "schema": {"type": "string"}})
-    };
-    let everybody = json!([{}]);
     let plain = |operation: &str, what: &str, status: &[(&str, &str, Option<Value>)]| {
-        json!({"get": {"operationId": operation, "summary": what, "security": [{}],
+        json!({"get": {"operationId": operation, "summary": what,
             "responses": answers(status, &[])}})
     };
     json!({
         "/v1/sale": {"get": {
             "operationId": "readSale", "summary": "What is sold here, and how to buy it",
-            "security": everybody,
             "responses": answers(
                 &[("200", "The sale", Some(sale)), ("304", "As you know it", None)], &["503"]),
         }},
         "/v1/runs": {"get": {
             "operationId": "listRuns", "summary": "Runs, and what is free on a journey of each",
-            "security": everybody, "parameters": listed,
+            "parameters": listed,
             "responses": answers(
                 &[("200", "The runs", Some(runs)), ("304", "As you know it", None)],
                 &["422", "503"]),
         }},
         "/v1/runs/{train}/{date}": {"get": {
             "operationId": "readRun", "summary": "One run, and what is free on it",
-            "security": everybody, "parameters": one,
+            "parameters": one,
             "responses": answers(
                 &[("200", "The run", Some(run)), ("304", "As you know it", None)],
                 &["404", "422", "503"]),
@@ -190,7 +246,7 @@ fn paths(types: &mut SchemaGenerator) -> Value {
         "/v1/orders": {
             "get": {
                 "operationId": "listOrders", "summary": "The buyer's orders",
-                "parameters": [query("run", "Only of this run, TRAIN/DATE")],
+                "parameters": [of_run],
                 "responses": answers(
                     &[("200", "The orders", Some(orders))], &["401", "403", "404", "422", "503"]),
             },
@@ -219,10 +275,9 @@ fn paths(types: &mut SchemaGenerator) -> Value {
         },
         "/v1/orders/{id}/payment": {"post": {
             "operationId": "payOrder",
-            "summary": "The payment provider's signed webhook; in a sandbox, the buyer's word",
-            "parameters": [id, signature("webhook-id"), signature("webhook-timestamp"),
-                signature("webhook-signature")],
-            "requestBody": body(&json!({"anyOf": [sandbox, event]})),
+            "summary": pays,
+            "parameters": pay_parameters,
+            "requestBody": body(&said),
             "responses": answers(
                 &[("200", "The order; with `paymentReturned` if it came too late", Some(order)),
                     ("204", "An event that changes nothing here", None)],
@@ -252,9 +307,14 @@ mod tests {
         }
     }
 
+    fn header() -> Identity {
+        let name = hyper::header::HeaderName::from_static("x-buyer-id");
+        Identity::Header { name, from: Vec::new() }
+    }
+
     #[test]
     fn whatever_the_contract_names_is_in_it() {
-        let document = document();
+        let document = document(&header(), &Provider::Sandbox);
         let mut named = Vec::new();
         references(&document, &mut named);
         assert!(named.len() > 10);
@@ -262,11 +322,16 @@ mod tests {
             let found = document.pointer(name.trim_start_matches('#'));
             assert!(found.is_some(), "{name}");
         }
+        for (page, method) in OF_A_BUYER {
+            let parameters = document["paths"][page][method]["parameters"].as_array();
+            let named = parameters.is_some_and(|p| p.iter().any(|p| p["name"] == "x-buyer-id"));
+            assert!(named, "{method} {page}");
+        }
     }
 
     #[test]
     fn every_page_of_the_contract_is_one_that_is_routed() {
-        let document = document();
+        let document = document(&header(), &Provider::Sandbox);
         for (page, operations) in document["paths"].as_object().expect("an object") {
             let segments: Vec<&str> = page.split('/').skip(1).collect();
             let takes = super::super::methods(&segments).unwrap_or_else(|| panic!("{page}"));

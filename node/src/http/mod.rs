@@ -73,6 +73,7 @@ pub struct Front {
 pub(crate) struct Shop {
     pub(crate) station: Rc<Station>,
     pub(crate) front: Front,
+    contract: contract::Contract,
 }
 
 /// A connection, as handlers see it.
@@ -108,7 +109,8 @@ pub fn listen(
 ) -> std::io::Result<JoinHandle<()>> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let shop = Rc::new(Shop { station, front });
+    let contract = contract::Contract::of(&front);
+    let shop = Rc::new(Shop { station, front, contract });
     Ok(tokio::task::spawn_local(async move {
         loop {
             match listener.accept().await {
@@ -195,7 +197,7 @@ async fn route(visit: &Rc<Visit>, request: Request<Incoming>) -> Result<Reply, P
         (_, ["livez"]) if get => Ok(text(StatusCode::OK, "ok\n")),
         (_, ["readyz"]) if get => Ok(ready(&shop.station)),
         (_, ["metrics"]) if get => Ok(metrics(&shop.station)),
-        (_, ["openapi.json"]) if get => Ok(contract::reply(&request)),
+        (_, ["openapi.json"]) if get => Ok(shop.contract.reply(&request)),
         (_, ["v1", "sale"]) if get => sale::describe(shop, &request),
         (_, ["v1", "runs"]) if get => runs::list(shop, &request),
         (_, ["v1", "runs", train, date]) if get => runs::one(shop, &request, train, date),

@@ -44,6 +44,7 @@ const DOCUMENT_BYTES_MAX: usize = 128;
 pub(crate) struct PlaceBody<'a> {
     /// `TRAIN/DATE`.
     #[serde(borrow)]
+    #[schemars(regex(pattern = "^[A-Za-z0-9_-]{1,16}/[0-9]{4}-[0-9]{2}-[0-9]{2}$"))]
     run: Cow<'a, str>,
     /// The code of the stop where the journey begins.
     #[serde(borrow)]

@@ -164,21 +164,16 @@ impl<'a> Asked<'a> {
                 return Err(Problem::invalid(format!("{name}: given twice")));
             }
         }
-        if asked.from.is_some() != asked.to.is_some() {
-            return Err(Problem::invalid("from, to: give both or neither"));
-        }
         Ok(asked)
     }
 
-    /// The journey asked for; without stops, the whole one.
+    /// The journey asked for: from the first stop and to the last one, unless others are named.
     fn journey(&self, timetable: &Timetable) -> Result<Journey, Problem> {
-        match (&self.from, &self.to) {
-            (Some(from), Some(to)) => journey(timetable, from, to),
-            _ => {
-                let last = u8::try_from(timetable.stops.len() - 1).unwrap_or(0);
-                Journey::new(0, last).ok_or_else(|| Problem::busy("starting"))
-            }
-        }
+        let code = |at: Option<&StopTime>| at.map_or_else(String::new, |stop| stop.code.clone());
+        let first = || code(timetable.stops.first()).into();
+        let last = || code(timetable.stops.last()).into();
+        let from = self.from.clone().unwrap_or_else(first);
+        journey(timetable, &from, &self.to.clone().unwrap_or_else(last))
     }
 }
 
