@@ -44,6 +44,10 @@ pub(crate) struct Arguments {
     /// Passengers of an order at most.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=16))]
     party: u32,
+    /// Send every request twice at the same time, to different targets where there are more, and
+    /// lose every third answer.
+    #[arg(long)]
+    twice: bool,
     /// How long a buyer thinks before an order, in milliseconds: stretches a sale.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60_000))]
     think_ms: u64,
@@ -72,6 +76,10 @@ pub(crate) struct Crowd {
     pub(crate) market: RefCell<market::Market>,
     pub(crate) orders: Cell<u64>,
     pub(crate) ended: Cell<bool>,
+    /// Answers so far, the lost ones included.
+    pub(crate) heard: Cell<u64>,
+    /// Keys that have named two orders.
+    pub(crate) doubled: Cell<u64>,
     answers: RefCell<Option<BufWriter<File>>>,
     counts: RefCell<BTreeMap<String, u64>>,
     latencies_us: RefCell<Vec<u32>>,
@@ -111,6 +119,7 @@ impl Crowd {
             "seconds": self.began.elapsed().as_secs_f64(),
             "orders": self.orders.get(),
             "soldOut": self.ended.get(),
+            "doubled": self.doubled.get(),
             "answers": *self.counts.borrow(),
             "placeMs": {"p50": at(50), "p99": at(99), "max": at(100)},
         })
@@ -147,6 +156,8 @@ async fn run(arguments: Arguments) -> Result<bool, String> {
         market: RefCell::new(market),
         orders: Cell::new(0),
         ended: Cell::new(false),
+        heard: Cell::new(0),
+        doubled: Cell::new(0),
         answers: RefCell::new(answers),
         counts: RefCell::default(),
         latencies_us: RefCell::default(),
@@ -171,5 +182,5 @@ async fn run(arguments: Arguments) -> Result<bool, String> {
         file.flush().map_err(|e| e.to_string())?;
     }
     println!("{}", crowd.summary());
-    Ok(met)
+    Ok(met && crowd.doubled.get() == 0)
 }

@@ -121,6 +121,8 @@ struct Wanted {
 struct Shopper {
     crowd: Rc<Crowd>,
     line: Line,
+    /// For a request that is sent twice.
+    other: Line,
     buyer: String,
 }
 
@@ -129,7 +131,8 @@ pub(crate) async fn shop(crowd: Rc<Crowd>, index: u32) {
     let seed = crowd.arguments.seed;
     let mut dice = Dice::new((seed << 20) | (u64::from(index) + 1));
     let line = Line::new(&crowd.arguments.targets, index as usize);
-    let mut shopper = Shopper { crowd, line, buyer: String::new() };
+    let other = Line::new(&crowd.arguments.targets, index as usize + 1);
+    let mut shopper = Shopper { crowd, line, other, buyer: String::new() };
     let mut number = 0_u64;
     let mut unlucky = 0_u32;
     while !shopper.crowd.is_over() {
@@ -210,16 +213,48 @@ impl Shopper {
         while began.elapsed() < ORDER_PATIENCE {
             let headers = [(header.as_str(), buyer.as_str()), ("idempotency-key", key.as_str())];
             let asked = Instant::now();
-            let sent = self.line.send(Method::POST, "/v1/orders", &headers, body.clone()).await;
-            let (status, answer) = sent.unwrap_or_else(|why| (0, json!({"lost": why})));
-            self.note("place", Some(wanted), &answer, status, asked);
-            match status {
-                200 | 201 => return Some(answer),
-                0 | 503 => tokio::time::sleep(PAUSE).await,
-                _ => return None,
+            let heard = self.send(Method::POST, "/v1/orders", &headers, &body).await;
+            for (status, answer) in &heard {
+                self.note("place", Some(wanted), answer, *status, asked);
             }
+            let mut orders = heard.iter().filter(|(status, _)| matches!(status, 200 | 201));
+            if let Some((_, order)) = orders.next() {
+                if orders.any(|(_, other)| other["id"] != order["id"]) {
+                    eprintln!("buyers: {key} is two orders: {heard:?}");
+                    self.crowd.doubled.set(self.crowd.doubled.get() + 1);
+                }
+                return Some(order.clone());
+            }
+            if heard.iter().any(|(status, _)| !matches!(status, 0 | 503)) {
+                return None;
+            }
+            tokio::time::sleep(PAUSE).await;
         }
         None
+    }
+
+    /// Sends a request, twice at once if the crowd does, and loses the answers that it loses.
+    async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Bytes,
+    ) -> Vec<(u16, Value)> {
+        let lost = |why: String| (0, json!({ "lost": why }));
+        let first = self.line.send(method.clone(), path, headers, body.clone());
+        if !self.crowd.arguments.twice {
+            return vec![first.await.unwrap_or_else(lost)];
+        }
+        let second = self.other.send(method, path, headers, body.clone());
+        let (first, second) = tokio::join!(first, second);
+        let hear = |answer: Result<(u16, Value), String>| {
+            let heard = self.crowd.heard.get() + 1;
+            self.crowd.heard.set(heard);
+            let kept = if heard.is_multiple_of(3) { Err("dropped".to_owned()) } else { answer };
+            kept.unwrap_or_else(lost)
+        };
+        vec![hear(first), hear(second)]
     }
 
     async fn pay(&mut self, order: &Value) {
@@ -241,10 +276,11 @@ impl Shopper {
         while began.elapsed() < ORDER_PATIENCE {
             let headers = [(header.as_str(), buyer.as_str())];
             let asked = Instant::now();
-            let sent = self.line.send(method.clone(), path, &headers, body.clone()).await;
-            let (status, answer) = sent.unwrap_or_else(|why| (0, json!({"lost": why})));
-            self.note(op, None, &answer, status, asked);
-            if status != 0 && status != 503 {
+            let heard = self.send(method.clone(), path, &headers, &body).await;
+            for (status, answer) in &heard {
+                self.note(op, None, answer, *status, asked);
+            }
+            if heard.iter().any(|(status, _)| !matches!(status, 0 | 503)) {
                 return;
             }
             tokio::time::sleep(PAUSE).await;
@@ -285,8 +321,9 @@ impl Shopper {
 /// Buys exactly the journeys of a file, every seat of each. False if one could not be had.
 pub(crate) async fn buy_wanted(crowd: &Rc<Crowd>, path: &Path) -> Result<bool, String> {
     let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let line = Line::new(&crowd.arguments.targets, 0);
-    let mut shopper = Shopper { crowd: Rc::clone(crowd), line, buyer: String::new() };
+    let line = |at| Line::new(&crowd.arguments.targets, at);
+    let (line, other) = (line(0), line(1));
+    let mut shopper = Shopper { crowd: Rc::clone(crowd), line, other, buyer: String::new() };
     let (mut number, mut met) = (0_u64, true);
     for (at, row) in text.lines().filter(|l| !l.trim().is_empty()).enumerate() {
         let row: Value =
