@@ -44,6 +44,12 @@ const DRAIN_PLAN_MS: u64 = 1_500;
 /// claim together; the jitter is up to as much again.
 const COOLDOWN_MS: u64 = 50;
 
+/// A time of day that runs ahead of the monotonic clock by so much tells of a machine that slept,
+/// whose leases ended meanwhile. Less than that is what lies between reading two clocks, or a
+/// clock that is being set right; a lease that is a fifth too long is still far below any
+/// take-over. A clock that is set forward looks the same, and costs answers for a second.
+const SLEPT_MS: u64 = 100;
+
 /// A node that does not beat itself trusts the board while beats of others come at all.
 const BOARD_OK_MS: u64 = 1_000;
 
@@ -312,6 +318,8 @@ pub struct Conductor {
     /// Something about this node changed that the next beat must tell at once, in full.
     beat_now: bool,
     draining: Option<Millis>,
+    /// When the last turn was.
+    last: Option<Now>,
     out: Vec<Output>,
 }
 
@@ -338,6 +346,7 @@ impl Conductor {
             full_at: Millis(0),
             beat_now: true,
             draining: None,
+            last: None,
             out: Vec::new(),
         }
     }
@@ -478,6 +487,7 @@ impl Conductor {
     /// left empty.
     pub fn turn(&mut self, now: Now, work: &mut Work, hands: &mut impl Hands) {
         let moved = !work.pool.is_empty() || !work.board.is_empty();
+        self.wake(now);
         self.read_pool(&mut work.pool, hands);
         self.read_board(now, &mut work.board, hands);
         for mail in work.mail.drain(..) {
@@ -515,6 +525,18 @@ impl Conductor {
         self.seal(now, hands);
         if ticked || moved {
             self.beat_if_due(now, hands);
+        }
+    }
+
+    /// Notices that the machine slept: the monotonic clock does not count that.
+    fn wake(&mut self, now: Now) {
+        let Some(last) = self.last.replace(now) else { return };
+        let slept = now.wall.since(last.wall).saturating_sub(now.mono.since(last.mono));
+        if slept >= SLEPT_MS
+            && !teeth::has(Bug::LeaseThroughSleep)
+            && let Some(board) = &mut self.board
+        {
+            board.slept(slept);
         }
     }
 

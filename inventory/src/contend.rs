@@ -3,6 +3,7 @@
 //! Folding a long log takes seconds, so the node drives a [`Contender`] beside its worker. The
 //! machine says what to do next; whoever drives it reads, appends and asks where the log ends.
 
+use crate::board::LEASE_MS;
 use crate::claim::{Reason, Standing, may_claim, patience_ms};
 use crate::fold::Verdict;
 use crate::owner::{Candidate, Now, Owner, Progress};
@@ -109,7 +110,12 @@ impl Contender {
 
     /// Why the share may be claimed now, if it may.
     fn reason(&self, now: Now) -> Option<Reason> {
-        let (mut standing, _) = self.prospect.filter(|_| now.mono >= self.not_before)?;
+        let (mut standing, at) = self.prospect.filter(|_| now.mono >= self.not_before)?;
+        // The owner may have spoken since: what the node does not say anew is no reason. Both
+        // clocks, since the monotonic one does not count sleep.
+        if now.mono.since(at.mono).max(now.wall.since(at.wall)) > LEASE_MS {
+            return None;
+        }
         standing.yielded_ms = self.yielded.map_or(0, |at| now.mono.since(at));
         may_claim(self.state(), &standing)
     }
@@ -163,5 +169,40 @@ impl Contender {
     #[must_use]
     pub fn into_owner(self, now: Now) -> Owner {
         self.candidate.into_owner(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::tests::one_run;
+    use crate::pool::tests::founded;
+    use crate::words::{Incarnation, NodeId};
+
+    #[test]
+    fn what_its_node_said_long_ago_is_no_reason_to_claim() {
+        let pool = founded(one_run(3, 1, 1, 0));
+        let me: NodeId = "n1".parse().unwrap();
+        let incarnation = Incarnation(1);
+        let standing = Standing {
+            me,
+            incarnation,
+            assigned: Some(me),
+            planned: true,
+            evict: None,
+            silent_ms: None,
+            first_in_line: false,
+            yielded_ms: 0,
+        };
+        let now = |ms| Now { wall: Millis(1_000_000 + ms), mono: Millis(50_000 + ms) };
+        let address = "127.0.0.1:1".parse().unwrap();
+        let candidate = Candidate::new(&pool, ShareId(1), me, address, incarnation).unwrap();
+        let mut contender = Contender::new(candidate, (standing, now(0)));
+        let late = now(LEASE_MS + 1);
+        let woken = Now { mono: now(0).mono, ..late };
+        assert!(contender.claim(late, Offset(0)).is_none());
+        assert!(contender.claim(woken, Offset(0)).is_none(), "it slept meanwhile");
+        contender.tell(Some((standing, woken)));
+        assert!(contender.claim(woken, Offset(0)).is_some());
     }
 }

@@ -717,6 +717,7 @@ impl Owner {
 
     fn has_lease(&self, now: Now, view: View<'_>) -> bool {
         view.board.has_lease(now.mono, self.state.share(), self.epoch)
+            || teeth::has(Bug::AnswerWithoutLease)
     }
 
     fn park(
@@ -844,10 +845,16 @@ impl Owner {
         let Some(flight) = self.flights.iter_mut().find(|f| f.seq == seq) else { return };
         let delivered = fate == Fate::Unknown && teeth::has(Bug::UnknownIsDelivered);
         flight.fate = Some(if delivered { Fate::At(Offset(self.anchor.0 + 1)) } else { fate });
-        if now.mono.since(flight.sealed_at) >= SLOW_DELIVERY_MS {
+        let sealed_at = flight.sealed_at;
+        self.took(now, sealed_at);
+        self.confirm(now, view, out);
+    }
+
+    /// Notes how long a frame took until something was heard of it.
+    fn took(&mut self, now: Now, sealed_at: Millis) {
+        if now.mono.since(sealed_at) >= SLOW_DELIVERY_MS {
             self.slow_at = Some(now.mono);
         }
-        self.confirm(now, view, out);
     }
 
     /// Confirms from the front what is delivered right behind the anchor; asks to read back
@@ -935,6 +942,7 @@ impl Owner {
                     return;
                 };
                 self.confirmed_advance(&flight);
+                self.took(now, flight.sealed_at);
                 self.settle(now, view, flight, out);
             }
             _ => {}
@@ -1244,9 +1252,31 @@ impl Owner {
             };
             let (to, attempt) = (*to, *attempt);
             self.resolves.insert(order, now.mono.plus(PATIENCE_MS));
-            let command = Command::Resolve { order, attempt };
+            let command = self.question(to, order, attempt);
             out.push(Output::Travel { to, order, attempt, command });
         }
+    }
+
+    /// What to ask about an order on its way. Never the request once more: if both came, and the
+    /// first was refused, the other would hold seats that home knows nothing of.
+    fn question(&self, to: ShareId, order: OrderId, attempt: Attempt) -> Command {
+        if teeth::has(Bug::RepeatTravel)
+            && let Some(of) = self.state.order(order)
+        {
+            let request = OrderRequest {
+                key: of.key,
+                body: of.body,
+                buyer: of.buyer,
+                run: of.run,
+                class: of.class,
+                journey: of.journey,
+                prefer: None,
+                passengers: (0..of.party).map(|_| Digest128::default()).collect(),
+                price: of.price,
+            };
+            return Command::Host(Sent { order, attempt, to, request });
+        }
+        Command::Resolve { order, attempt }
     }
 
     /// Ends holds that are past their deadline and the grace, and asks after orders elsewhere.

@@ -422,6 +422,22 @@ fn a_share_that_is_given_up_says_so_last_and_sends_callers_on() {
 }
 
 #[test]
+fn a_lease_ends_while_its_machine_sleeps() {
+    let mut w = World::new(3, 1, 0);
+    let mut owner = w.claim(1);
+    w.place(&mut owner, 1, request(1, 1, 0, 2, 1));
+    w.flow(&mut owner);
+    let read = Command::Read { order: order(&w.answer()).order, buyer: Digest128([1; 16]) };
+    w.beat(&mut owner);
+    w.ask(&mut owner, 2, &read);
+    assert!(matches!(w.answer(), Answer::Order { .. }));
+    // The monotonic clock has not moved, and the share may be another's by now.
+    w.board.slept(6_000);
+    w.ask(&mut owner, 3, &read);
+    assert!(w.answers().is_empty(), "its own beats are from before the sleep");
+}
+
+#[test]
 fn a_replaced_owner_that_hears_only_itself_says_nothing_from_memory() {
     let mut w = World::new(3, 1, 0);
     let mut old = w.claim(1);

@@ -17,14 +17,22 @@ pub enum Bug {
     ReadFromLargest,
     /// Digests are those of memory, ahead of the log.
     DigestFromMemory,
+    /// What was beaten last is believed, by whatever epoch.
+    HighestWritten,
     /// A share is claimed as silent when it is not.
     ClaimOverLiveOwner,
+    /// An order is sent to another share twice.
+    RepeatTravel,
+    /// A lease outlasts its machine's sleep.
+    LeaseThroughSleep,
     /// A try that never came is denied without a record.
     DropRefused,
     /// A second Genesis counts.
     GenesisAgain,
     /// Blocks of an Amend enter again with the next.
     AmendTwice,
+    /// An owner answers from memory without a lease.
+    AnswerWithoutLease,
     /// An owner sells before it has read partition 0 to its end.
     SellBeforePool,
     /// Holds end within the grace after a take-over.

@@ -89,8 +89,9 @@ pub(crate) struct Clock {
 impl Clock {
     pub(crate) fn now(self) -> Now {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // The monotonic clock starts at a minute, so that "10 s ago" is a time of its own.
-        let mono = self.started.elapsed().as_millis() as u64 + 60_000;
+        // The monotonic clock starts at a day, so that "10 s ago" is a time of its own, and
+        // "before a night's sleep" too.
+        let mono = self.started.elapsed().as_millis() as u64 + 86_400_000;
         Now { wall: Millis(wall.as_millis() as u64), mono: Millis(mono) }
     }
 }
