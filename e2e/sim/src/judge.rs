@@ -5,8 +5,9 @@
 //! free at which offset it works out anew, slowly and simply.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
-use inventory::board::Beat;
+use inventory::board::{Beat, Board};
 use inventory::claim::Reason;
 use inventory::definition::Definition;
 use inventory::entry::{Assign, End, Entry, Held, Policy, PoolEntry};
@@ -19,14 +20,24 @@ use inventory::words::{
     Attempt, ClassId, Epoch, Incarnation, KeyHash, NodeId, OrderId, RunId, Seq, ShareId,
 };
 
-use crate::process::DAWN;
+use crate::process::DRIFT_PPM;
 
-/// A hold must not end for so long after a take-over or a slow delivery.
-const GRACE_MS: u64 = 15_000;
-/// A delivery is slow from here on.
-const SLOW_MS: u64 = 2_000;
-/// "Sold out" may rest on what was true this long before it was asked.
-const PROOF_MS: u64 = 500;
+/// A hold must not end for so long after a take-over or a slow delivery: 15 s, of which a clock
+/// that runs fast makes a little less.
+const GRACE_MS: u64 = 15_000 - 2 * 15_000 * DRIFT_PPM / 1_000_000;
+/// A delivery is slow from here on: 2 s, by a clock that runs slowly.
+const SLOW_MS: u64 = 2_000 + 2 * 2_000 * DRIFT_PPM / 1_000_000;
+/// "Sold out" may rest on what was true this long before it was asked: 500 ms, by a clock that
+/// runs slowly.
+const PROOF_MS: u64 = 500 + 2 * 500 * DRIFT_PPM / 1_000_000;
+/// Silence that allows a claim: 10 s, by a clock that runs fast.
+const SILENCE_MS: u64 = 10_000 - 2 * 10_000 * DRIFT_PPM / 1_000_000;
+/// What lay on the board so long before a claim was heard by whoever decided it: what a node
+/// knows of the board is at most 500 ms old when it claims, and it heard its own beat of 1 s
+/// before that at most.
+const HEARD_MS: u64 = 1_500 + 2 * 1_500 * DRIFT_PPM / 1_000_000;
+/// A Yield leaves the share to the node that it names for so long.
+const YIELD_MS: u64 = 2_000 - 2 * 2_000 * DRIFT_PPM / 1_000_000;
 
 /// Something that must never happen, and did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,14 +96,17 @@ struct ShareJ {
     node: Option<NodeId>,
     next: u32,
     time: u64,
-    yielded: Option<Option<NodeId>>,
+    /// The latest time in a frame that its owner has handed over.
+    said: u64,
+    /// To whom it was given up, and when.
+    yielded: Option<(u64, Option<NodeId>)>,
     claimed_at: u64,
     /// Where partition 0 ended when its Claim was written.
     pool_end: u64,
-    /// Processes that have begun to read partition 0 anew since.
-    reads_anew: BTreeSet<Incarnation>,
-    /// When the last slow delivery came.
-    slow_at: Option<u64>,
+    /// Processes that have begun to read partition 0 anew since, and when.
+    reads_anew: BTreeMap<Incarnation, u64>,
+    /// When slow deliveries came since.
+    slow: Vec<u64>,
     length: u64,
     last_take: Option<u64>,
     /// Occupied legs of each seat that is here.
@@ -104,6 +118,8 @@ struct ShareJ {
     accepted: BTreeMap<BlockId, u64>,
     /// Beats of its owners: when they lay on the board, epoch, confirmed offset, node.
     beats: Vec<(u64, u32, u64, NodeId)>,
+    /// Where on the board each epoch was first told of.
+    told: BTreeMap<u32, u64>,
 }
 
 #[derive(Debug, Default)]
@@ -128,8 +144,14 @@ pub(crate) struct Judge {
     /// The class and the whole journey of every seat.
     classes: BTreeMap<SeatId, (ClassId, u128)>,
     claimants: BTreeMap<(ShareId, u32), Incarnation>,
-    /// How far each process's wall clock was ahead of the true time at most.
-    ahead: BTreeMap<Incarnation, i64>,
+    /// The latest time of day that each process has seen.
+    wall: BTreeMap<Incarnation, u64>,
+    /// When a process took a turn at which time of day: a frame bears that of its first entry.
+    turns: BTreeMap<(Incarnation, u64), u64>,
+    /// When and why which process decided to claim a share after which epoch.
+    decided: BTreeMap<(ShareId, u32, Incarnation), (u64, Reason)>,
+    /// Claims that lie behind a beat of the owner before, said after they were decided.
+    pub(crate) overtaken: usize,
     readings: BTreeMap<NodeId, Reading>,
     /// The number of each process's last beat on the board.
     heard: BTreeMap<Incarnation, u64>,
@@ -276,9 +298,7 @@ impl Judge {
                 header.epoch,
                 brief(&entry)
             ));
-            if let Err(why) =
-                self.entry(now, share, offset, header.now.0, header.incarnation, &entry)
-            {
+            if let Err(why) = self.entry(now, share, offset, header.incarnation, &entry) {
                 let what = format!("{share}@{offset}: {why}: {}", brief(&entry));
                 self.blame(now, rule(&why), what);
             }
@@ -290,19 +310,26 @@ impl Judge {
         now: u64,
         share: ShareId,
         offset: u64,
-        time: u64,
         incarnation: Incarnation,
         entry: &Entry,
     ) -> Result<(), String> {
         let of = self.shares.get_mut(&share).ok_or("no such share")?;
         match entry {
             Entry::Claim { node, .. } => {
+                let decided = self.decided.get(&(share, of.epoch, incarnation));
+                let overtook = |at: u64| {
+                    of.beats.iter().any(|(beat, epoch, ..)| *epoch == of.epoch && *beat > at)
+                };
+                let over = |why: Reason| matches!(why, Reason::Silent | Reason::Evicted);
+                if decided.is_some_and(|(at, why)| over(*why) && overtook(*at)) {
+                    self.overtaken += 1;
+                }
                 of.epoch += 1;
                 of.writer = Some(incarnation);
                 of.node = Some(*node);
                 of.yielded = None;
                 of.claimed_at = now;
-                of.slow_at = None;
+                of.slow.clear();
                 of.pool_end = self.pool.length;
                 of.reads_anew.clear();
                 self.claimants.insert((share, of.epoch), incarnation);
@@ -310,7 +337,7 @@ impl Judge {
             }
             Entry::Yield { to } => {
                 of.writer = None;
-                of.yielded = Some(*to);
+                of.yielded = Some((now, *to));
                 Ok(())
             }
             Entry::Accept { take, blocks } => {
@@ -353,9 +380,7 @@ impl Judge {
             Entry::Refunded { order, .. } => {
                 of.orders.contains_key(order).then_some(()).ok_or("no such order".into())
             }
-            Entry::Ended { order, why } => {
-                self.ended(now, share, offset, (time, incarnation), *order, *why)
-            }
+            Entry::Ended { order, why } => self.ended(now, share, offset, *order, *why),
             _ => self.travelled(now, share, entry),
         }
     }
@@ -439,39 +464,23 @@ impl Judge {
         now: u64,
         share: ShareId,
         offset: u64,
-        (time, incarnation): (u64, Incarnation),
         id: OrderId,
         why: End,
     ) -> Result<(), String> {
-        let grace = self.pool.policy.as_ref().map_or(0, |p| u64::from(p.limits.grace_ms));
         let asked = self.cancels.contains(&id);
-        let ahead = self.ahead.get(&incarnation).copied().unwrap_or(0);
-        let opened = time.saturating_sub(DAWN).saturating_add_signed(-ahead);
         let of = self.shares.get_mut(&share).ok_or("no such share")?;
         let order = of.orders.get_mut(&id).ok_or("no such order")?;
-        let (seats, deadline) = match (order.at().clone(), why) {
-            (At::Held { seats, deadline }, End::Expired) => (seats, Some(deadline)),
+        // Whether it was time was judged when it was said.
+        let seats = match (order.at().clone(), why) {
+            (At::Held { seats, .. }, End::Expired) => seats,
             (At::Held { seats, .. }, End::Cancelled) | (At::Paid { seats }, End::Refunded) => {
-                (seats, None)
+                if !asked {
+                    return Err("its buyer never asked for that".into());
+                }
+                seats
             }
             (other, _) => return Err(format!("it is {other:?}")),
         };
-        match deadline {
-            None if !asked => return Err("its buyer never asked for that".into()),
-            // A frame's time is that of its first entry, so the owner's clock must serve.
-            Some(deadline) if DAWN.saturating_add_signed(ahead) + now <= deadline + grace => {
-                return Err(format!("before its deadline {deadline} and the grace"));
-            }
-            Some(_) if now < of.claimed_at + GRACE_MS => {
-                let claimed = now - of.claimed_at;
-                return Err(format!("within the grace, {claimed} ms after the claim"));
-            }
-            // What was said before a delivery turned out to be slow may lie behind it.
-            Some(_) if of.slow_at.is_some_and(|at| at <= opened && now < at + GRACE_MS) => {
-                return Err(format!("within the grace, slow at {:?}", of.slow_at));
-            }
-            _ => {}
-        }
         for seat in &seats {
             let seat = (order.run, *seat);
             if let Some(taken) = of.seats.get_mut(&seat) {
@@ -569,22 +578,27 @@ impl Judge {
     pub(crate) fn claims(
         &mut self,
         now: u64,
-        share: ShareId,
-        after: Epoch,
-        by: NodeId,
+        (share, after): (ShareId, Epoch),
+        (by, who): (NodeId, Incarnation),
         reason: Reason,
+        alive: bool,
     ) {
+        self.decided.insert((share, after.0, who), (now, reason));
         let Some(of) = self.shares.get(&share).filter(|of| of.epoch == after.0) else { return };
         let named = |a: &Assign| a.nodes.get(&share) == Some(&by);
         let evicted = |a: &Assign| named(a) && a.evict.get(&share) == Some(&after);
         let speaks = match reason {
             Reason::Assigned => of.epoch == 0 && self.pool.assigns.iter().any(named),
-            Reason::Yielded => of.yielded.is_some(),
-            Reason::OwnAgain | Reason::OwnBefore => of.node == Some(by),
+            Reason::Yielded => of.yielded.is_some_and(|(at, to)| {
+                let late = to.is_none() || now >= at + YIELD_MS;
+                to == Some(by) || late && self.pool.assigns.iter().any(named)
+            }),
+            Reason::OwnAgain => of.writer == Some(who),
+            // Its former process must have ended: else there were two of one name.
+            Reason::OwnBefore => of.node == Some(by) && !alive,
             Reason::Evicted => self.pool.assigns.iter().any(evicted),
             Reason::Unplanned | Reason::Silent => {
-                // Silence is ten seconds to whoever hears its own beats of a second ago.
-                let (from, to) = (now.saturating_sub(9_000), now.saturating_sub(2_000));
+                let (from, to) = (now.saturating_sub(SILENCE_MS), now.saturating_sub(HEARD_MS));
                 let lately = |(at, epoch, ..): &(u64, u32, u64, NodeId)| {
                     *epoch == of.epoch && (from..=to).contains(at)
                 };
@@ -600,8 +614,21 @@ impl Judge {
         }
     }
 
-    /// The owner of a share says something in it, and has read so much of partition 0.
-    pub(crate) fn sells(
+    /// Who owns a share.
+    pub(crate) fn writer(&self, share: ShareId) -> Option<Incarnation> {
+        self.shares.get(&share).and_then(|of| of.writer)
+    }
+
+    /// A process takes a turn, and sees this time of day.
+    pub(crate) fn turns(&mut self, now: u64, who: Incarnation, wall: u64) {
+        let latest = self.wall.entry(who).or_default();
+        *latest = wall.max(*latest);
+        self.turns.entry((who, wall)).or_insert(now);
+    }
+
+    /// The owner of a share says something in it, and has read so much of partition 0. What is
+    /// said by one who owns it no more is void.
+    pub(crate) fn appends(
         &mut self,
         now: u64,
         share: ShareId,
@@ -609,25 +636,80 @@ impl Judge {
         read: u64,
         bytes: &[u8],
     ) {
-        // A share may be given up, and word of orders elsewhere noted, before that.
-        let entries = Frame::read(bytes).and_then(|frame| frame.entries()).unwrap_or_default();
-        let sells = |e: &Entry| matches!(e, Entry::Held(_) | Entry::Sent(_) | Entry::Accept { .. });
-        if !entries.iter().any(sells) {
-            return;
+        let Ok(frame) = Frame::read(bytes) else { return };
+        let entries = frame.entries().unwrap_or_default();
+        let Some(of) = self.shares.get(&share).filter(|of| of.writer == Some(who)) else { return };
+        // None if it bears the time of a frame before it, since the clock was behind that: when it
+        // was begun is not to be told then.
+        let time = frame.header.now.0;
+        let later = time > of.said.max(of.time);
+        let opened = self.turns.get(&(who, time)).copied().filter(|_| later);
+        let sells = |e: &Entry| match e {
+            Entry::Held(_) | Entry::Sent(_) | Entry::Accept { .. } => true,
+            Entry::Ended { .. } | Entry::Refunded { .. } | Entry::Refused { .. } => true,
+            Entry::Paid { order, .. } => {
+                of.orders.get(order).is_some_and(|o| matches!(o.at(), At::Held { .. }))
+            }
+            // A share may be given up, and word of orders elsewhere noted, before that.
+            _ => false,
+        };
+        // What was decided before partition 0 was begun anew may be handed over behind that.
+        let before =
+            of.reads_anew.get(&who).is_some_and(|at| opened.is_none_or(|opened| opened <= *at));
+        let blind = read < of.pool_end && !before && entries.iter().any(sells);
+        let read = blind.then(|| format!("share {share}: {read} of {} read", of.pool_end));
+        let early: Vec<String> =
+            entries.iter().filter_map(|e| self.too_early(now, opened, of, who, e)).collect();
+        if let Some(of) = self.shares.get_mut(&share) {
+            of.said = time.max(of.said);
         }
-        let Some(of) = self.shares.get(&share) else { return };
-        if of.writer == Some(who) && read < of.pool_end && !of.reads_anew.contains(&who) {
-            let what = format!("share {share}: {read} of {} read", of.pool_end);
+        if let Some(what) = read {
             self.blame(now, "an owner has read partition 0", what);
+        }
+        for what in early {
+            self.blame(now, "no expiry within the grace", what);
         }
     }
 
-    /// A frame that was appended at `since` came back as delivered.
-    pub(crate) fn delivered(&mut self, now: u64, share: ShareId, who: Incarnation, since: u64) {
+    /// Why a hold may not end yet. Its owner decides when the frame is begun or later, by its own
+    /// clock, and knows of the deliveries that had come by then.
+    fn too_early(
+        &self,
+        now: u64,
+        opened: Option<u64>,
+        of: &ShareJ,
+        who: Incarnation,
+        entry: &Entry,
+    ) -> Option<String> {
+        let Entry::Ended { order, why: End::Expired } = entry else { return None };
+        let At::Held { deadline, .. } = of.orders.get(order)?.at() else { return None };
+        let grace = self.pool.policy.as_ref().map_or(0, |p| u64::from(p.limits.grace_ms));
+        if self.wall.get(&who).is_none_or(|wall| *wall <= deadline + grace) {
+            return Some(format!("{order} before its deadline {deadline} and the grace"));
+        }
+        if now < of.claimed_at + GRACE_MS {
+            return Some(format!("{order} {} ms after the claim", now - of.claimed_at));
+        }
+        let slow = of
+            .slow
+            .iter()
+            .find(|at| opened.is_some_and(|opened| **at <= opened) && now < **at + GRACE_MS);
+        slow.map(|at| format!("{order} {} ms after a slow delivery", now - at))
+    }
+
+    /// A frame that was appended at `since` came back as delivered; `took` is what its process
+    /// saw of that time.
+    pub(crate) fn delivered(
+        &mut self,
+        now: u64,
+        share: ShareId,
+        who: Incarnation,
+        since: u64,
+        took: u64,
+    ) {
         let Some(of) = self.shares.get_mut(&share) else { return };
-        let its = of.writer == Some(who) && since >= of.claimed_at;
-        if its && now - since >= SLOW_MS {
-            of.slow_at = Some(now);
+        if of.writer == Some(who) && since >= of.claimed_at && took >= SLOW_MS {
+            of.slow.push(now);
         }
     }
 
@@ -675,9 +757,10 @@ impl Judge {
     }
 
     /// A beat lies on the board.
-    pub(crate) fn beat(&mut self, now: u64, bytes: &[u8]) {
+    pub(crate) fn beat(&mut self, now: u64, at: u64, bytes: &[u8]) {
         let Ok(beat) = Beat::decode(bytes) else { return };
-        // One that was overtaken by a later one of its process is heard by nobody.
+        // One that was overtaken by a later one of its process may lie on the board, after a
+        // producer was replaced; readers keep the later one, and so does this.
         let number = self.heard.entry(beat.incarnation).or_default();
         if *number >= beat.number {
             return;
@@ -687,21 +770,33 @@ impl Judge {
         for said in &beat.shares {
             if let Some(of) = self.shares.get_mut(&said.share) {
                 of.beats.push((now, said.epoch.0, said.confirmed.0, beat.node));
+                of.told.entry(said.epoch.0).or_insert(at);
             }
         }
     }
 
-    /// A process's wall clock is so far ahead of the true time.
-    pub(crate) fn clock(&mut self, who: Incarnation, ahead: i64) {
-        let most = self.ahead.entry(who).or_insert(ahead);
-        *most = ahead.max(*most);
+    /// A process believes what it heard of the board, in that range of offsets: of each share the
+    /// highest epoch, and nothing older.
+    pub(crate) fn believes(&mut self, now: u64, board: &Board, heard: Range<u64>) {
+        for (share, of) in &self.shares {
+            let Some(seen) = board.share(*share) else { continue };
+            let mut later = of.told.range(seen.epoch.0 + 1..);
+            if let Some((epoch, at)) = later.find(|(_, at)| heard.contains(at)) {
+                let what = format!(
+                    "share {share}: epoch {} is believed, and {epoch} was told at {at}",
+                    seen.epoch
+                );
+                self.blame(now, "the highest epoch is believed", what);
+                return;
+            }
+        }
     }
 
     /// A node reads partition 0 anew: what it had read does not count.
-    pub(crate) fn reads_anew(&mut self, node: NodeId, who: Incarnation) {
+    pub(crate) fn reads_anew(&mut self, now: u64, node: NodeId, who: Incarnation) {
         self.readings.remove(&node);
         for of in self.shares.values_mut() {
-            of.reads_anew.insert(who);
+            of.reads_anew.insert(who, now);
         }
     }
 
@@ -925,7 +1020,6 @@ fn rule(why: &str) -> &'static str {
     match why {
         why if why.contains("sold twice") => "one live order per seat and leg",
         why if why.contains("its key") => "one live order per key",
-        why if why.contains("grace") => "no expiry within the grace",
         why if why.contains("on another share") => "everything is in one place",
         _ => "the log can be folded",
     }

@@ -71,6 +71,7 @@ fn one(seed: u64) -> ExitCode {
 fn many(arguments: &Arguments) -> ExitCode {
     let last = arguments.first + arguments.seeds;
     let (mut faults, mut violations, mut orders, mut travelled) = (0, 0, 0, 0);
+    let mut overtaken = 0;
     let stored = sim::stored::regressions().filter(|s| !(arguments.first..last).contains(s));
     let seeds: Vec<u64> = stored.chain(arguments.first..last).collect();
     for (at, seed) in seeds.iter().enumerate() {
@@ -78,6 +79,7 @@ fn many(arguments: &Arguments) -> ExitCode {
         faults += outcome.faults;
         orders += outcome.orders.0;
         travelled += outcome.orders.1;
+        overtaken += outcome.overtaken;
         if (at as u64) < arguments.twice && run(*seed, false).trace != outcome.trace {
             println!("seed {seed} does not say all: its second run was another");
             violations += 1;
@@ -92,6 +94,7 @@ fn many(arguments: &Arguments) -> ExitCode {
         }
     }
     println!("{orders} orders were held or sent, {travelled} of them held on another share");
+    println!("{overtaken} claims were overtaken by a beat of the owner that they ended");
     println!("{} seeds, {faults} faults, {violations} violations", seeds.len());
     code(violations)
 }

@@ -21,6 +21,24 @@ use crate::scenario::{LEDGER, TOPIC};
 /// The time of day at which a run begins.
 pub(crate) const DAWN: u64 = 1_800_000_000_000;
 
+/// A process's monotonic clock begins here, as the node's does.
+const MONO: u64 = 86_400_000;
+
+/// How far clocks run fast or slow at most, in millionths: far beyond what a clock does that is
+/// still disciplined, so that no rule may rest on two of them agreeing.
+pub(crate) const DRIFT_PPM: u64 = 10_000;
+
+/// Readers of one kind that get stuck together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kept {
+    /// That of partition 0.
+    Pool,
+    /// That of the board.
+    Board,
+    /// Those of shares.
+    Shares,
+}
+
 /// A reader of a partition.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tail {
@@ -194,6 +212,14 @@ pub(crate) struct Process {
     started: u64,
     /// What its wall clock is ahead of, or behind, the true time.
     pub(crate) skew: i64,
+    /// How much faster or slower its clocks run, in millionths.
+    rate: i64,
+    /// When it slept, from and to.
+    sleeps: Vec<(u64, u64)>,
+    /// Whether it knows where partition 0 ended, and has begun.
+    pub(crate) begun: bool,
+    /// Tails that fetch nothing, until when.
+    pub(crate) stuck: BTreeMap<Kept, u64>,
     pub(crate) paused_until: u64,
     pub(crate) cut_until: u64,
     pub(crate) deaf_until: u64,
@@ -205,6 +231,8 @@ pub(crate) struct Process {
     pub(crate) woken: bool,
     pub(crate) pool_tail: Tail,
     pub(crate) board_tail: Tail,
+    /// The first record of the board that it could hear since it heard nothing.
+    pub(crate) hears_from: u64,
     pub(crate) read_backs: BTreeMap<ShareId, Tail>,
     /// When something of a share was last read back.
     pub(crate) read_back_at: BTreeMap<ShareId, u64>,
@@ -215,25 +243,31 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn new(me: Me, now: u64, skew: i64, pool_end: u64, ids: [u64; 2]) -> Self {
+    pub(crate) fn new(me: Me, now: u64, (skew, rate): (i64, i64), ids: [u64; 2]) -> Self {
         let pool = Pool::new(LEDGER).expecting(TOPIC);
-        let tail = |id, next| Tail { id, next, looks: false };
+        // They look from when the process has begun.
+        let tail = |id, next| Tail { id, next, looks: true };
         Self {
             me,
             alive: true,
             started: now,
             skew,
+            rate,
+            sleeps: Vec::new(),
+            begun: false,
+            stuck: BTreeMap::new(),
             paused_until: 0,
             cut_until: 0,
             deaf_until: 0,
             grey_until: 0,
             refuses_until: 0,
-            conductor: Conductor::new(me, pool, Offset(pool_end)),
+            conductor: Conductor::new(me, pool, Offset(u64::MAX)),
             work: Work::default(),
             desk: Desk::default(),
             woken: false,
             pool_tail: tail(ids[0], Some(0)),
             board_tail: tail(ids[1], None),
+            hears_from: 0,
             read_backs: BTreeMap::new(),
             read_back_at: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -249,7 +283,29 @@ impl Process {
 
     /// Its clocks at the true time `now`.
     pub(crate) fn clocks(&self, now: u64) -> Now {
-        let wall = (DAWN + now).saturating_add_signed(self.skew);
-        Now { wall: Millis(wall), mono: Millis(now - self.started + 60_000) }
+        let drift = (now - self.started) as i64 * self.rate / 1_000_000;
+        let wall = (DAWN + now).saturating_add_signed(self.skew + drift);
+        let mono = MONO + self.awake(self.started, now);
+        Now { wall: Millis(wall), mono: Millis(mono.saturating_add_signed(drift)) }
+    }
+
+    /// It sleeps from `now` on; its monotonic clock does not count that.
+    pub(crate) fn sleep(&mut self, now: u64, until: u64) {
+        let from = self.sleeps.last().map_or(now, |(_, to)| now.max(*to));
+        if from < until {
+            self.sleeps.push((from, until));
+        }
+        self.paused_until = self.paused_until.max(until);
+    }
+
+    /// When it wakes, or woke last, if it ever slept.
+    pub(crate) fn wakes_at(&self) -> Option<u64> {
+        self.sleeps.last().map(|(_, to)| *to)
+    }
+
+    /// How much of the time from `from` to `to` it did not sleep.
+    pub(crate) fn awake(&self, from: u64, to: u64) -> u64 {
+        let asleep = |(a, b): &(u64, u64)| to.min(*b).saturating_sub(from.max(*a));
+        (to - from).saturating_sub(self.sleeps.iter().map(asleep).sum())
     }
 }

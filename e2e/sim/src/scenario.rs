@@ -65,7 +65,16 @@ pub enum Kind {
     ClockJump,
     /// A tail breaks off.
     Torn,
-    /// A node is told to go; another takes its place.
+    /// One tail of a node fetches nothing more, until it is replaced.
+    StuckTail,
+    /// A machine sleeps: its clocks stand still; at waking its wall clock is right again, and
+    /// its connections are dead for a while.
+    Sleep,
+    /// Kafka is away while a node is started anew.
+    ColdStart,
+    /// The operator is started anew.
+    OperatorRestart,
+    /// A node is told to go; another takes its place, now and then under the same name.
     Drain,
     /// A machine is cut off from the operator and from peers; its pod is replaced while it
     /// lives on.
@@ -101,6 +110,10 @@ const KINDS: &[(Kind, u64)] = &[
     (Kind::TwoOperators, 3),
     (Kind::ClockJump, 4),
     (Kind::Torn, 4),
+    (Kind::StuckTail, 5),
+    (Kind::Sleep, 5),
+    (Kind::ColdStart, 2),
+    (Kind::OperatorRestart, 3),
     (Kind::Drain, 4),
     (Kind::Zombie, 3),
     (Kind::Amend, 5),
@@ -186,8 +199,11 @@ impl Scenario {
     /// What `seed` stands for.
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed, 1);
-        let nodes = usize::try_from(rng.within(3, 5)).unwrap_or(3);
-        let shares = u16::try_from(rng.within(4, 8)).unwrap_or(4);
+        // Now and then there are more nodes than shares.
+        let few = rng.chance(10);
+        let nodes = usize::try_from(rng.within(3, 5)).unwrap_or(3) + usize::from(few);
+        let shares = if few { rng.within(2, 3) } else { rng.within(4, 8) };
+        let shares = u16::try_from(shares).unwrap_or(4);
         let definition = definition(&mut rng, shares);
         let limits = Limits {
             passengers_per_order: 4,
@@ -277,6 +293,9 @@ fn faults(rng: &mut Rng) -> Vec<Fault> {
         let lasts = match kind {
             Kind::KafkaGone => 30_000,
             Kind::Pause | Kind::Zombie => rng.pick(&[800, 3_000, 12_000, 25_000]),
+            Kind::Sleep => rng.pick(&[300, 3_000, 6_000, 12_000, 25_000]),
+            // So long a tail is waited for before it is replaced.
+            Kind::StuckTail | Kind::ColdStart => rng.within(2_000, 6_000),
             Kind::Crash => rng.pick(&[50, 500, 3_000, 12_000]),
             Kind::LeaderLost => rng.within(200, 3_000),
             Kind::Recreate => rng.within(1_000, 4_000),

@@ -98,6 +98,13 @@ impl Shopper {
         Some((order?.home, command))
     }
 
+    /// What looking at one's order again means, and for which share.
+    pub(crate) fn look(&self, pool: &Pool) -> Option<(ShareId, Command)> {
+        let buyer = pool.key()?.buyer(&format!("buyer {}", self.wish.buyer));
+        let order = self.order?;
+        Some((order.home, Command::Read { order, buyer }))
+    }
+
     fn finish(&mut self, end: &'static str) -> Next {
         self.stage = Stage::Done;
         self.end = Some(end);

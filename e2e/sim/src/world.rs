@@ -88,6 +88,8 @@ struct Press {
     at: Option<Pid>,
     since: u64,
     done: bool,
+    /// Only looks at an order again.
+    looks: bool,
 }
 
 /// A pod as operators see it.
@@ -115,6 +117,7 @@ enum Event {
     Fate(Pid, Mark, Fate, u64),
     Look(Pid, Which, u64),
     Contend(Pid, ShareId, u64),
+    Begin(Pid),
     AskEnd(Pid, ShareId, u64, For),
     EndTold(Pid, ShareId, u64, For, u64),
     Bring(Pid, u64),
@@ -123,13 +126,16 @@ enum Event {
     CallLost(u64, Lost),
     Redis(Pid, Drawing, draw::Step),
     RedisTold(Pid, Drawing, Told),
-    Press(usize, Option<Pid>),
+    Press(usize),
+    LookAgain(Pid),
     Heard(u64, Option<Answer>),
     Probe(usize),
     Reported(usize, Pid, Box<Report>, Box<(SharePlan, Option<Policy>)>, (u64, u64, u64)),
     Missed(usize, NodeId, u64, bool),
     Decide(usize),
     Start(NodeId),
+    ComeBack(NodeId),
+    Killed(Pid),
     Fault(usize),
     Amend(u64),
     Recreated,
@@ -150,6 +156,8 @@ pub struct Outcome {
     pub history: Vec<String>,
     /// Orders that were held, and those of them that travelled.
     pub orders: (usize, usize),
+    /// Claims that came to lie behind a beat of the owner before, said after they were decided.
+    pub overtaken: usize,
     /// What wishes came to.
     pub ends: BTreeMap<&'static str, usize>,
     /// When everything was settled and sold, in milliseconds of the run.
@@ -252,6 +260,7 @@ impl<'a> World<'a> {
         }
         Outcome {
             orders: world.judge.counts(),
+            overtaken: world.judge.overtaken,
             violations: world.judge.violations,
             trace: world.trace,
             faults: world.faults,
@@ -347,10 +356,10 @@ impl<'a> World<'a> {
     fn shop(&mut self, wish: Purchase, runs: usize, classes: usize) {
         self.shoppers.push(Shopper::new(wish, runs, classes));
         let at = self.shoppers.len() - 1;
-        self.at(wish.at, Event::Press(at, None));
+        self.at(wish.at, Event::Press(at));
         if wish.twice {
             let again = wish.at + self.rng.within(0, 30);
-            self.at(again, Event::Press(at, None));
+            self.at(again, Event::Press(at));
         }
     }
 
@@ -371,6 +380,7 @@ impl<'a> World<'a> {
             Event::Fate(pid, mark, fate, since) => self.fate(pid, mark, fate, since),
             Event::Look(pid, which, id) => self.look(pid, which, id),
             Event::Contend(pid, share, id) => self.contend(pid, share, id),
+            Event::Begin(pid) => self.begin_process(pid),
             Event::AskEnd(pid, share, id, why) => self.ask_end(pid, share, id, why),
             Event::EndTold(pid, share, id, why, end) => self.end_told(pid, share, id, why, end),
             Event::Bring(pid, id) => self.bring(pid, id),
@@ -379,7 +389,8 @@ impl<'a> World<'a> {
             Event::CallLost(id, lost) => self.call_over(id, Err(lost)),
             Event::Redis(pid, drawing, step) => self.ask_redis(pid, drawing, &step),
             Event::RedisTold(pid, drawing, told) => self.redis_told(pid, drawing, told),
-            Event::Press(shopper, at) => self.press(shopper, at),
+            Event::Press(shopper) => self.press(shopper),
+            Event::LookAgain(pid) => self.look_again(pid),
             Event::Heard(press, answer) => self.heard(press, answer.as_ref()),
             Event::Probe(operator) => self.probe(operator),
             Event::Reported(operator, pid, report, force, versions) => {
@@ -391,6 +402,8 @@ impl<'a> World<'a> {
             }
             Event::Decide(operator) => self.decide(operator),
             Event::Start(name) => self.start(name),
+            Event::ComeBack(name) => self.come_back(name),
+            Event::Killed(pid) => self.end_process(pid),
             Event::Fault(at) => self.fault(self.scenario.faults[at]),
             Event::Amend(twist) => self.amend(twist),
             Event::Recreated => self.recreated(),

@@ -6,6 +6,7 @@ use inventory::owner::Fate;
 use inventory::words::ShareId;
 
 use super::{Event, Lane, Pending, Pid, World};
+use crate::process::Kept;
 use crate::redis::Redis;
 use crate::scenario::{Fault, Kind, amended};
 
@@ -50,6 +51,7 @@ impl World<'_> {
             Kind::RedisStale => std::mem::swap(&mut self.redis, &mut self.redis_before),
             Kind::RedisGone => self.redis_gone_until = until,
             Kind::OperatorGone => self.operator_gone_until = until,
+            Kind::OperatorRestart => self.begin_operator(0),
             Kind::TwoOperators => self.two_until = until,
             Kind::Suspend => self.suspended_until = until,
             Kind::Amend => self.at(self.now, Event::Amend(twist)),
@@ -74,7 +76,29 @@ impl World<'_> {
                 self.end_process(pid);
                 self.at(until, Event::Start(name));
             }
-            Kind::Pause => process.paused_until = until,
+            Kind::Pause => {
+                process.paused_until = process.paused_until.max(until);
+                self.come_to(pid, until);
+            }
+            Kind::Sleep => {
+                process.sleep(self.now, until);
+                if twist.is_multiple_of(2) {
+                    for kept in [Kept::Pool, Kept::Board, Kept::Shares] {
+                        process.stuck.insert(kept, until + twist / 2 % 4_000);
+                    }
+                }
+                self.come_to(pid, until);
+            }
+            Kind::StuckTail => {
+                let kept = [Kept::Board, Kept::Board, Kept::Pool, Kept::Shares];
+                process.stuck.insert(kept[usize::try_from(twist % 4).unwrap_or(0)], until);
+                self.come_to(pid, until.saturating_sub(1_500));
+            }
+            Kind::ColdStart => {
+                self.gone_until = self.gone_until.max(until);
+                self.end_process(pid);
+                self.soon(50, 2_000, Event::Start(name));
+            }
             Kind::CutKafka => process.cut_until = until,
             Kind::DeafKafka => process.deaf_until = until,
             Kind::Grey | Kind::Zombie => process.grey_until = until,
@@ -87,7 +111,6 @@ impl World<'_> {
             Kind::ClockJump => {
                 let jump = (twist % 9_000) as i64 - 4_500;
                 process.skew = (process.skew + jump).clamp(-6_000, 6_000);
-                self.judge.clock(process.me.incarnation, process.skew);
             }
             Kind::Torn => {
                 let torn = [Torn::Pool, Torn::Board, Torn::Share(ShareId(0))];
@@ -98,8 +121,12 @@ impl World<'_> {
                     pod.leaving = true;
                 }
                 self.drain(pid);
-                let name = self.new_name();
-                self.soon(500, 2_000, Event::Start(name));
+                if twist.is_multiple_of(3) {
+                    self.soon(500, 2_000, Event::ComeBack(name));
+                } else {
+                    let name = self.new_name();
+                    self.soon(500, 2_000, Event::Start(name));
+                }
             }
             _ => {}
         }
@@ -177,9 +204,16 @@ impl World<'_> {
         }
         self.recreating = false;
         self.say(|| "the sale is created again".to_owned());
-        for _ in 0..self.scenario.nodes {
-            let name = self.new_name();
-            self.soon(100, 900, Event::Start(name));
+        // The new pods have names of their own, or those of the first ones.
+        let again = self.rng.chance(50);
+        for at in 0..self.scenario.nodes {
+            if let Some(pod) = self.pods.get(at).filter(|_| again) {
+                let name = pod.name;
+                self.soon(100, 900, Event::ComeBack(name));
+            } else {
+                let name = self.new_name();
+                self.soon(100, 900, Event::Start(name));
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use inventory::owner::Fate;
 use inventory::words::{Offset, ShareId};
 
 use super::{Event, Lane, Pending, Pid, Which, World};
-use crate::process::Tail;
+use crate::process::{Kept, Tail};
 
 /// Kafka's message timeout.
 const MESSAGE_MS: u64 = 30_000;
@@ -99,7 +99,7 @@ impl World<'_> {
             self.mix(word);
         }
         if partition == self.board() {
-            self.judge.beat(self.now, bytes);
+            self.judge.beat(self.now, offset, bytes);
         } else {
             self.judge.record(self.now, partition, offset, bytes);
         }
@@ -141,7 +141,8 @@ impl World<'_> {
         // What was read back meanwhile may have been confirmed long before.
         let read_back = process.read_back_at.get(&mark.share()).is_some_and(|at| *at >= since);
         if fate != Fate::Unknown && !read_back {
-            self.judge.delivered(self.now, mark.share(), who, since);
+            let took = process.awake(since, self.now);
+            self.judge.delivered(self.now, mark.share(), who, since, took);
         }
         self.processes[pid].work.fates.push((mark, fate));
         self.wake(pid);
@@ -180,7 +181,13 @@ impl World<'_> {
         if !self.processes[pid].alive || self.tail(pid, which).is_none_or(|tail| tail.id != id) {
             return;
         }
-        let deaf = Some(self.processes[pid].deaf_until).filter(|until| *until > now);
+        let kept = match which {
+            Which::Pool => Kept::Pool,
+            Which::Board => Kept::Board,
+            Which::ReadBack(_) | Which::Contender(_) => Kept::Shares,
+        };
+        let stuck = self.processes[pid].stuck.get(&kept).copied().unwrap_or(0);
+        let deaf = Some(stuck.max(self.processes[pid].deaf_until)).filter(|until| *until > now);
         if let Some(until) = self.blocked(pid, partition).max(deaf) {
             let time = until + self.rng.within(0, 60);
             self.at(time, Event::Look(pid, which, id));
@@ -188,6 +195,9 @@ impl World<'_> {
         }
         let end = self.log[usize::from(partition)].len() as u64;
         let most = self.rng.within(1, 60);
+        if which == Which::Board && self.processes[pid].board_tail.next.is_none() {
+            self.processes[pid].hears_from = end;
+        }
         let Some(tail) = self.tail(pid, which) else { return };
         tail.looks = false;
         let from = *tail.next.get_or_insert(end);

@@ -5,11 +5,12 @@ use inventory::contend::Step;
 use inventory::words::{Address, Incarnation, NodeId, Offset, ShareId};
 
 use super::{Asks, Event, For, Lane, Pid, Pod, Which, World};
-use crate::process::{Act, Notes, Process, Running, Tail};
+use crate::process::{Act, DRIFT_PPM, Notes, Process, Running, Tail};
 
 impl World<'_> {
     pub(super) fn start(&mut self, name: NodeId) {
-        if self.recreating || self.pods.iter().any(|p| p.name == name && (p.gone || p.leaving)) {
+        let taken = |p: &Pod| p.gone || p.leaving || self.processes[p.pid].alive;
+        if self.recreating || self.pods.iter().any(|p| p.name == name && taken(p)) {
             return;
         }
         let pid = self.processes.len();
@@ -21,18 +22,51 @@ impl World<'_> {
             sells: true,
         };
         let skew = self.rng.within(0, 4_000) as i64 - 2_000;
+        let rate = self.rng.within(0, 2 * DRIFT_PPM) as i64 - DRIFT_PPM as i64;
         let ids = [self.id(), self.id()];
-        let end = self.log[0].len() as u64;
-        self.judge.clock(me.incarnation, skew);
-        self.processes.push(Process::new(me, self.now, skew, end, ids));
+        self.processes.push(Process::new(me, self.now, (skew, rate), ids));
         match self.pods.iter_mut().find(|p| p.name == name) {
             Some(pod) => pod.pid = pid,
             None => self.pods.push(Pod { name, pid, leaving: false, gone: false }),
         }
         self.say(|| format!("{name} starts as process {pid}"));
+        self.soon(1, 20, Event::Begin(pid));
+    }
+
+    /// A process asks where partition 0 ends, and begins when it is told.
+    pub(super) fn begin_process(&mut self, pid: Pid) {
+        if !self.processes[pid].alive {
+            return;
+        }
+        let deaf = Some(self.processes[pid].deaf_until).filter(|until| *until > self.now);
+        if let Some(until) = self.blocked(pid, 0).max(deaf) {
+            let time = until + self.rng.within(0, 60);
+            self.at(time, Event::Begin(pid));
+            return;
+        }
+        let end = Offset(self.log[0].len() as u64);
+        let process = &mut self.processes[pid];
+        process.begun = true;
+        process.conductor.pool_ends_at(end);
+        process.pool_tail.looks = false;
+        process.board_tail.looks = false;
         self.schedule_look(pid, Which::Pool);
         self.schedule_look(pid, Which::Board);
         self.soon(1, 20, Event::Tick(pid));
+    }
+
+    /// A pod of a name that was there before, once the former has gone.
+    pub(super) fn come_back(&mut self, name: NodeId) {
+        if self.recreating {
+            return;
+        }
+        let Some(pod) = self.pods.iter_mut().find(|p| p.name == name) else { return };
+        if !pod.gone || self.processes[pod.pid].alive {
+            self.soon(300, 600, Event::ComeBack(name));
+            return;
+        }
+        (pod.gone, pod.leaving) = (false, false);
+        self.start(name);
     }
 
     pub(super) fn end_process(&mut self, pid: Pid) {
@@ -98,6 +132,10 @@ impl World<'_> {
         if !self.processes[pid].alive {
             return;
         }
+        if !self.processes[pid].begun {
+            self.processes[pid].woken = false;
+            return;
+        }
         if let Some(until) = self.pause(pid) {
             let time = until + self.rng.within(0, 5);
             self.at(time, Event::Turn(pid));
@@ -107,6 +145,7 @@ impl World<'_> {
         let process = &mut self.processes[pid];
         process.woken = false;
         let now = process.clocks(self.now);
+        self.judge.turns(self.now, process.me.incarnation, now.wall.0);
         let mut acts = Vec::new();
         process.work.commands.append(&mut process.desk.inbox);
         let refuses = process.refuses_until > self.now;
@@ -115,6 +154,15 @@ impl World<'_> {
         let conductor = &process.conductor;
         process.read_backs.retain(|share, _| conductor.is_reading(*share));
         let again = !process.desk.inbox.is_empty();
+        let behind = process.board_tail.next.unwrap_or(process.hears_from);
+        match process.conductor.board() {
+            // What came before Genesis was read is lost to it.
+            None => process.hears_from = behind,
+            Some(board) => {
+                let heard = process.hears_from..board.position().0;
+                self.judge.believes(self.now, board, heard);
+            }
+        }
         let drained = process.conductor.is_drained(now.mono, process.desk.slots.len());
         for act in acts {
             self.act(pid, act);
@@ -135,7 +183,13 @@ impl World<'_> {
         match act {
             Act::Append(share, mark, bytes) => {
                 let read = self.processes[pid].conductor.pool().position().0;
-                self.judge.sells(self.now, share, self.processes[pid].me.incarnation, read, &bytes);
+                self.judge.appends(
+                    self.now,
+                    share,
+                    self.processes[pid].me.incarnation,
+                    read,
+                    &bytes,
+                );
                 self.append(Lane::Worker(pid, share.0), Some(mark), bytes);
             }
             Act::Beat(bytes) => {
@@ -155,7 +209,7 @@ impl World<'_> {
             }
             Act::RereadPool => {
                 let Me { node, incarnation, .. } = self.processes[pid].me;
-                self.judge.reads_anew(node, incarnation);
+                self.judge.reads_anew(self.now, node, incarnation);
                 let tail = Tail { id: self.id(), next: Some(0), looks: false };
                 self.processes[pid].pool_tail = tail;
                 self.schedule_look(pid, Which::Pool);
@@ -284,7 +338,11 @@ impl World<'_> {
         let claim = running.contender.claim(now, Offset(end));
         if let Some((reason, bytes)) = claim {
             self.say(|| format!("process {pid} ({name}) claims share {share}: {reason:?}"));
-            self.judge.claims(self.now, share, after, name, reason);
+            let alive = self.judge.writer(share).is_some_and(|writer| {
+                self.processes.iter().any(|p| p.alive && p.me.incarnation == writer)
+            });
+            let who = (name, self.processes[pid].me.incarnation);
+            self.judge.claims(self.now, (share, after), who, reason, alive);
             self.append(Lane::Contender(pid, share), None, bytes);
         }
         self.wake_contender(pid, share, 25);

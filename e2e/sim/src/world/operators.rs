@@ -35,14 +35,20 @@ impl World<'_> {
         self.operators[operator].dispatcher.handle(now, sign, &mut out);
     }
 
+    /// An operator begins, and knows nothing.
+    pub(super) fn begin_operator(&mut self, operator: usize) {
+        let shares = self.scenario.definition.shares;
+        let new = &mut self.operators[operator];
+        new.dispatcher = Dispatcher::new(shares);
+        (new.versions, new.answered) = ((0, 0, 0), None);
+        self.say(|| format!("operator {operator} begins"));
+    }
+
     pub(super) fn probe(&mut self, operator: usize) {
         self.soon(PROBE_MS, PROBE_MS + 20, Event::Probe(operator));
         let acts = self.acts(operator);
         if acts != std::mem::replace(&mut self.operators[operator].acts, acts) && acts {
-            let shares = self.scenario.definition.shares;
-            self.operators[operator].dispatcher = Dispatcher::new(shares);
-            self.operators[operator].versions = (0, 0, 0);
-            self.say(|| format!("operator {operator} begins"));
+            self.begin_operator(operator);
         }
         if !acts {
             return;
@@ -167,8 +173,14 @@ impl World<'_> {
         let Some(pod) = self.pods.iter_mut().find(|p| p.name == name && !p.gone) else { return };
         pod.leaving = true;
         let pid = pod.pid;
-        // A kubelet that cannot be reached kills nothing: the process lives on.
-        if self.processes[pid].grey_until <= self.now {
+        // A kubelet that cannot be reached kills nothing: the process lives on. One that sleeps
+        // does as it was told some time after it woke.
+        let process = &self.processes[pid];
+        let wakes = process.wakes_at().filter(|at| *at > self.now);
+        if let Some(wakes) = wakes {
+            let time = wakes + self.rng.within(1_000, 6_000);
+            self.at(time, Event::Killed(pid));
+        } else if process.grey_until <= self.now {
             self.end_process(pid);
         }
         self.replace(name);
