@@ -152,6 +152,7 @@ impl Bed {
     /// When Kafka or Redis does not come back.
     pub fn heal(&self) -> Result<()> {
         for node in 1..=self.notes.shape.nodes {
+            self.network().hush(node, None)?;
             self.network().link(node, true)?;
         }
         let (mut kafka, mut redis) = (self.kafka()?, self.redis()?);

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use e2e::error::status_of;
 use e2e::kafka::KafkaSite;
 use e2e::process::{Place, Signal};
-use e2e::{Bed, Cluster, Error, Image, KafkaCluster, Redis, Result, Shape};
+use e2e::{Bed, Cluster, Error, Image, KafkaCluster, OneWay, Redis, Result, Shape};
 
 /// A real Kubernetes, Kafka and Redis on this machine, and faults made on purpose.
 #[derive(Debug, Parser)]
@@ -200,6 +200,16 @@ enum Fault {
         /// `node-1` and so on.
         node: String,
     },
+    /// Nothing arrives at a node any more, and what it sends still does; `join` ends it.
+    Deafen {
+        /// `node-1` and so on.
+        node: String,
+    },
+    /// Nothing that a node sends arrives any more; `join` ends it.
+    Mute {
+        /// `node-1` and so on.
+        node: String,
+    },
     /// Send a signal to the processes of a pod's container.
     Pod {
         /// KILL, STOP, CONT or TERM.
@@ -379,6 +389,8 @@ impl Fault {
         match self {
             Self::Cut { node } => bed.cut(&node).map(|_| ()),
             Self::Join { node } => bed.join(&node).map(|_| ()),
+            Self::Deafen { node } => bed.cut_one_way(&node, OneWay::Deaf).map(|_| ()),
+            Self::Mute { node } => bed.cut_one_way(&node, OneWay::Mute).map(|_| ()),
             Self::Pod { signal, pod, namespace, container } => {
                 let container = bed.container(&namespace, &pod, container.as_deref())?;
                 container.signal(signal).map(|_| ())

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::bed::Bed;
 use crate::cgroup::{folders_below, processes_below};
 use crate::error::{Error, Result, output_of};
-use crate::network::node_number;
+use crate::network::{OneWay, node_number};
 use crate::process::{ProcessId, Signal};
 
 /// A running container of a pod.
@@ -59,7 +59,16 @@ impl Bed {
         get.args(["get", "pod", "--namespace", namespace, pod, "-o", "json"]);
         let answer: Value = serde_json::from_str(&output_of(&mut get)?)
             .map_err(|error| Error::Refused(format!("kubectl's answer: {error}")))?;
-        let lost = |what: &str| Error::Refused(format!("pod {namespace}/{pod} has no {what}"));
+        self.container_of(&answer, name)
+    }
+
+    /// The same for a pod of which kubectl's JSON is there already: asking takes a while.
+    ///
+    /// # Errors
+    /// When its container does not run.
+    pub fn container_of(&self, answer: &Value, name: Option<&str>) -> Result<Container> {
+        let pod = answer["metadata"]["name"].as_str().unwrap_or_default();
+        let lost = |what: &str| Error::Refused(format!("pod {pod} has no {what}"));
         let node = answer["spec"]["nodeName"].as_str().ok_or_else(|| lost("node yet"))?;
         let states = answer["status"]["containerStatuses"].as_array();
         let mut states = states.into_iter().flatten();
@@ -86,11 +95,21 @@ impl Bed {
         self.set_link(node, false)
     }
 
-    /// Plugs a node's cable in again.
+    /// Breaks one direction of a node's cable: it can still be heard, or still hear.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn cut_one_way(&self, node: &str, way: OneWay) -> Result<Instant> {
+        self.network().hush(node_number(node, self.shape().nodes)?, Some(way))?;
+        Ok(Instant::now())
+    }
+
+    /// Plugs a node's cable in again, both ways.
     ///
     /// # Errors
     /// When there is no such node.
     pub fn join(&self, node: &str) -> Result<Instant> {
+        self.network().hush(node_number(node, self.shape().nodes)?, None)?;
         self.set_link(node, true)
     }
 

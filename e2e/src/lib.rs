@@ -30,4 +30,5 @@ pub use cluster::Cluster;
 pub use error::{Error, Result};
 pub use image::Image;
 pub use kafka::KafkaCluster;
+pub use network::OneWay;
 pub use redis::Redis;

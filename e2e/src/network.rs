@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::cache::write;
-use crate::error::{Error, Result, output_of};
+use crate::error::{Error, Result, output_of, output_with};
 
 /// The most nodes that the address plan has room for.
 pub(crate) const NODES_MAX: u8 = 9;
@@ -38,6 +38,15 @@ pub(crate) fn node_address(node: u8) -> String {
 /// The addresses of a node's pods.
 pub(crate) fn pod_range(node: u8) -> String {
     format!("10.202.{node}.0/24")
+}
+
+/// A cable that works in one direction only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OneWay {
+    /// Nothing that is sent to the node arrives.
+    Deaf,
+    /// Nothing that the node sends arrives.
+    Mute,
 }
 
 /// The namespaces of one bed.
@@ -130,6 +139,27 @@ impl Network {
         let mut ip = Command::new("ip");
         ip.args(["-n", &self.cluster(), "link", "set", &format!("node-{node}"), state]);
         output_of(&mut ip).map(|_| ())
+    }
+
+    /// Drops what a node would hear, or what it says; or ends both.
+    pub(crate) fn hush(&self, node: u8, way: Option<OneWay>) -> Result<()> {
+        let mut nft = Command::new("nsenter");
+        nft.arg(format!("--net={}", Self::file(&self.node(node)).display()));
+        nft.args(["nft", "-f", "-"]);
+        // Added before it is deleted, so that it does not matter whether there was one.
+        let mut rules = "add table inet bedfault\ndelete table inet bedfault\n".to_owned();
+        // Before any rule for Services and behind all of them: nothing passes by another way.
+        let hook = match way {
+            Some(OneWay::Deaf) => "prerouting priority -400; iifname",
+            Some(OneWay::Mute) => "postrouting priority 400; oifname",
+            None => "",
+        };
+        if !hook.is_empty() {
+            rules += &format!(
+                "table inet bedfault {{\nchain cable {{\ntype filter hook {hook} eth0 drop\n}}\n}}\n"
+            );
+        }
+        output_with(&mut nft, &rules).map(|_| ())
     }
 
     /// Whether a node's cable is plugged in.

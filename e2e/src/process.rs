@@ -212,8 +212,11 @@ impl Launch {
             wrap(&["setpriv".as_ref(), "--pdeathsig".as_ref(), "KILL".as_ref()]);
         }
         if let Some(procs) = &self.place.cgroup_procs {
-            // One shell, which enters the group itself: nothing can escape in between.
-            let enter = r#"echo $$ > "$0" && exec "$@""#;
+            // One shell, which enters the group itself: nothing can escape in between. What stands
+            // for other machines does not wait for what else this one does, where the kernel
+            // weighs sessions.
+            let enter = r#"echo $$ > "$0" || exit; { echo -10 > /proc/self/autogroup; } 2>&-; "#;
+            let enter = format!(r#"{enter} exec "$@""#);
             wrap(&["sh".as_ref(), "-c".as_ref(), enter.as_ref(), procs.as_os_str()]);
         }
         let (mounts, net) = (

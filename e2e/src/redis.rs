@@ -83,7 +83,7 @@ impl Redis {
         self.process.filter(|process| process.alive())
     }
 
-    /// Starts it unless it runs; it is empty then.
+    /// Starts it unless it runs; it is empty then, or holds what [`Redis::keep`] kept.
     ///
     /// # Errors
     /// When it does not come up.
@@ -151,6 +151,30 @@ impl Redis {
         match self.ask("FLUSHALL")?.as_str() {
             "+OK" => Ok(()),
             other => Err(Error::Refused(format!("Redis answered FLUSHALL with {other}"))),
+        }
+    }
+
+    /// Keeps what it holds now, so that it comes back with this when it is started again,
+    /// however old it is by then.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn keep(&self) -> Result<()> {
+        match self.ask("SAVE")?.as_str() {
+            "+OK" => Ok(()),
+            other => Err(Error::Refused(format!("Redis answered SAVE with {other}"))),
+        }
+    }
+
+    /// Forgets what was kept.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn forget(&self) -> Result<()> {
+        let path = self.folder.join("dump.rdb");
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other.during(|| path.display().to_string()),
         }
     }
 
