@@ -35,6 +35,9 @@ pub(crate) struct Arguments {
     /// End after so many orders; 0: when all is sold.
     #[arg(long, default_value_t = 0)]
     orders: u64,
+    /// Go on for so many seconds at least, however many orders there are.
+    #[arg(long, default_value_t = 0)]
+    least_seconds: u64,
     /// How many percent of the orders are paid.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(0..=100))]
     pay: u32,
@@ -51,6 +54,13 @@ pub(crate) struct Arguments {
     /// How long a buyer thinks before an order, in milliseconds: stretches a sale.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60_000))]
     think_ms: u64,
+    /// Orders begun in each second by the whole crowd; who could not begin in time begins at
+    /// once. Unset: as many as there are connections for.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    per_second: Option<u64>,
+    /// Buy of this run only, TRAIN/DATE.
+    #[arg(long)]
+    run: Option<String>,
     /// Makes the crowd's choices repeatable, and its buyers' names its own.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -75,6 +85,7 @@ pub(crate) struct Crowd {
     pub(crate) began: Instant,
     pub(crate) market: RefCell<market::Market>,
     pub(crate) orders: Cell<u64>,
+    begun: Cell<u64>,
     pub(crate) ended: Cell<bool>,
     /// Answers so far, the lost ones included.
     pub(crate) heard: Cell<u64>,
@@ -101,11 +112,20 @@ impl Crowd {
         }
     }
 
+    /// Waits for the time of the next order.
+    pub(crate) async fn turn(&self) {
+        let Some(per_second) = self.arguments.per_second else { return };
+        let number = self.begun.replace(self.begun.get() + 1);
+        let due = self.began + Duration::from_micros(number * 1_000_000 / per_second);
+        tokio::time::sleep_until(due.into()).await;
+    }
+
     pub(crate) fn is_over(&self) -> bool {
-        let limit = self.arguments.orders;
+        let (limit, elapsed) = (self.arguments.orders, self.began.elapsed());
+        let enough = limit > 0 && self.orders.get() >= limit;
         self.ended.get()
-            || self.began.elapsed() >= Duration::from_secs(self.arguments.seconds)
-            || (limit > 0 && self.orders.get() >= limit)
+            || elapsed >= Duration::from_secs(self.arguments.seconds)
+            || (enough && elapsed >= Duration::from_secs(self.arguments.least_seconds))
     }
 
     fn summary(&self) -> Value {
@@ -150,11 +170,12 @@ async fn run(arguments: Arguments) -> Result<bool, String> {
     };
     let answers = arguments.answers.as_ref().map(create).transpose()?;
     let wanted = arguments.wanted.clone();
-    let market = market::Market::open(&arguments.targets).await?;
+    let market = market::Market::open(&arguments.targets, arguments.run.as_deref()).await?;
     let crowd = Rc::new(Crowd {
         began: Instant::now(),
         market: RefCell::new(market),
         orders: Cell::new(0),
+        begun: Cell::new(0),
         ended: Cell::new(false),
         heard: Cell::new(0),
         doubled: Cell::new(0),

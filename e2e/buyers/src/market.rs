@@ -31,13 +31,14 @@ pub(crate) struct Market {
 }
 
 impl Market {
-    /// Reads the runs from the first target that answers.
-    pub(crate) async fn open(targets: &[String]) -> Result<Self, String> {
+    /// Reads the runs, or the only one that is wanted, from the first target that answers.
+    pub(crate) async fn open(targets: &[String], run: Option<&str>) -> Result<Self, String> {
         let began = Instant::now();
         let mut line = Line::new(targets, 0);
         loop {
             if let Ok((200, body)) = line.get("/v1/runs").await {
-                let offers = offers(&body);
+                let mut offers = offers(&body);
+                offers.retain(|offer| run.is_none_or(|run| run == offer.run));
                 if !offers.is_empty() {
                     return Ok(Self { offers });
                 }
@@ -71,12 +72,14 @@ pub(crate) async fn watch(crowd: &Rc<Crowd>) {
     let mut line = Line::new(&crowd.arguments.targets, 1);
     let mut empty_before = false;
     while !crowd.is_over() {
+        let began = Instant::now();
         let empty = look(crowd, &mut line).await;
         if empty == Some(true) && empty_before {
             crowd.ended.set(true);
         }
         empty_before = empty == Some(true);
-        tokio::time::sleep(LOOK).await;
+        // Looking at many runs must not become the crowd's main load.
+        tokio::time::sleep(LOOK.max(began.elapsed() * 4)).await;
     }
 }
 

@@ -136,6 +136,7 @@ pub(crate) async fn shop(crowd: Rc<Crowd>, index: u32) {
     let mut number = 0_u64;
     let mut unlucky = 0_u32;
     while !shopper.crowd.is_over() {
+        shopper.crowd.turn().await;
         let Some(wanted) = choose(&shopper.crowd, &mut dice, unlucky) else {
             tokio::time::sleep(PAUSE).await;
             continue;
