@@ -14,7 +14,7 @@ ALL = --workspace --features node/kafka,node/https,ledger/kafka,ledger/contract,
 PROGRAMS = -p node -p operator -p local -p buyers -p checker \
   --features node/kafka,node/https,checker/kafka
 
-.PHONY: demo test lint unit model fuzz programs install ledgers schema local sim teeth contract cluster bench help
+.PHONY: demo test lint unit model fuzz programs install ledgers schema local sim teeth contract cluster chaos tenth bench help
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -22,9 +22,10 @@ help: ## this list
 demo: ## a whole fleet in one process; no root, no other packages
 	cargo local examples/demo.yaml
 
-test: install lint unit model sim teeth ledgers schema programs local contract cluster ## everything; what CI runs
+test: install lint unit model sim teeth ledgers schema programs local contract cluster tenth ## everything; what CI runs
 	@echo "make test passed: lint, unit tests, the protocols' model, $(SEEDS) simulated sales, Kafka and" \
-	  "Redis, CRD and chart on a real API server, the HTTP contract, a sale in local mode and one on a real cluster, both through faults and judged"
+	  "Redis, CRD and chart on a real API server, the HTTP contract, a sale in local mode and one on a" \
+	  "real cluster, both through faults and judged, and a tenth of the chaos"
 
 lint: ## formatting and clippy, warnings denied
 	cargo fmt --all --check
@@ -75,6 +76,14 @@ contract: ## does a node keep to its OpenAPI contract? asked by schemathesis
 
 cluster: ## a sale on a real Kubernetes, Kafka and Redis
 	E2E=1 cargo test $(ALL) --test cluster -- --ignored --nocapture --test-threads 1
+
+# Each has a test of its own, on a bed of its own.
+chaos: ## half an hour of overlapping faults on real processes; SEED=n, TENTH=1, MILLION=1
+	E2E=1 SEED=$(SEED) TENTH=$(TENTH) ORDERS=$(ORDERS) cargo test $(ALL) --test chaos -- \
+	  --ignored --nocapture --test-threads 1 $(if $(MILLION),a_node_killed,no_fault)
+
+tenth: ## a tenth of the chaos
+	$(MAKE) --no-print-directory chaos TENTH=1
 
 bench: ## sales per second of one node beside what HTTP alone can do: two minutes, one table
 	cargo build --profile e2e $(PROGRAMS) -p bench

@@ -6,6 +6,9 @@
     reason = "each test is a crate of its own and takes what it needs"
 )]
 
+pub mod resale;
+pub mod world;
+
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -91,7 +94,10 @@ impl Ask {
 }
 
 /// A crowd of buyers.
-pub struct Crowd(Command);
+pub struct Crowd {
+    command: Command,
+    seconds: u64,
+}
 
 impl Crowd {
     pub fn new(targets: &[String], answers: &Path, seed: u64) -> Self {
@@ -104,22 +110,27 @@ impl Crowd {
             command.args(["--target", target]);
         }
         command.arg("--answers").arg(answers).args(["--seed", &seed.to_string()]);
-        command.args(["--seconds", "400"]);
-        Self(command)
+        Self { command, seconds: 400 }
+    }
+
+    /// Ends it after so many seconds, whatever is left.
+    pub fn seconds(self, seconds: u64) -> Self {
+        Self { seconds, ..self }
     }
 
     pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        self.0.args(args);
+        self.command.args(args);
         self
     }
 
     pub fn wanted(mut self, file: &Path) -> Self {
-        self.0.arg("--wanted").arg(file);
+        self.command.arg("--wanted").arg(file);
         self
     }
 
     pub fn start(mut self) -> Shopping {
-        Shopping(self.0.stdout(Stdio::piped()).spawn().expect("the crowd starts"))
+        self.command.args(["--seconds", &self.seconds.to_string()]);
+        Shopping(self.command.stdout(Stdio::piped()).spawn().expect("the crowd starts"))
     }
 
     /// Buys until the end; the summary.
@@ -138,13 +149,20 @@ impl Shopping {
     }
 
     /// Waits for the end; the summary.
-    pub fn finish(mut self) -> Value {
+    pub fn finish(self) -> Value {
+        let (met, summary) = self.end();
+        assert!(met, "{summary}");
+        summary
+    }
+
+    /// Waits for the end: whether all that was wanted was bought, and the summary.
+    pub fn end(mut self) -> (bool, Value) {
         let mut said = String::new();
         let out = self.0.stdout.as_mut().expect("piped");
         out.read_to_string(&mut said).expect("it says text");
-        assert!(self.0.wait().expect("it ends").success(), "{said}");
+        let met = self.0.wait().expect("it ends").success();
         println!("crowd: {}", said.trim());
-        serde_json::from_str(said.trim()).expect("a summary")
+        (met, serde_json::from_str(said.trim()).expect("a summary"))
     }
 }
 
@@ -180,4 +198,20 @@ pub fn some_of(free: &Path, rows: usize) -> PathBuf {
     let path = free.with_extension("some");
     std::fs::write(&path, some).expect("it can be written");
     path
+}
+
+/// Orders taken in each 10 s of a sale.
+pub fn pace(answers: &Path) -> Vec<u64> {
+    let text = std::fs::read_to_string(answers).expect("the crowd wrote it");
+    let lines = text.lines().map(|l| serde_json::from_str::<Value>(l).expect("a line of JSON"));
+    let held = |l: &Value| l["op"] == "place" && l["problem"].is_null();
+    let times: Vec<u64> = lines.filter(held).filter_map(|l| l["at"].as_u64()).collect();
+    let Some(first) = times.iter().min() else { return Vec::new() };
+    let mut pace = Vec::new();
+    for at in &times {
+        let slot = usize::try_from((at - first) / 10_000).expect("minutes");
+        pace.resize(pace.len().max(slot + 1), 0);
+        pace[slot] += 1;
+    }
+    pace
 }
