@@ -14,7 +14,7 @@ ALL = --workspace --features node/kafka,node/https,ledger/kafka,ledger/contract,
 PROGRAMS = -p node -p operator -p local -p buyers -p checker \
   --features node/kafka,node/https,checker/kafka
 
-.PHONY: demo test lint unit model fuzz programs install ledgers schema local sim teeth contract cluster chaos tenth bench help
+.PHONY: demo test lint unit model fuzz programs install ledgers schema local sim teeth contract page cluster chaos tenth bench help
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -22,10 +22,10 @@ help: ## this list
 demo: ## a whole fleet in one process; no root, no other packages
 	cargo local examples/demo.yaml
 
-test: install lint unit model sim teeth ledgers schema programs local contract cluster tenth ## everything; what CI runs
+test: install lint unit model sim teeth ledgers schema programs local contract cluster ## everything; what CI runs
 	@echo "make test passed: lint, unit tests, the protocols' model, $(SEEDS) simulated sales, Kafka and" \
 	  "Redis, CRD and chart on a real API server, the HTTP contract, a sale in local mode and one on a" \
-	  "real cluster, both through faults and judged, and a tenth of the chaos"
+	  "real cluster, both through faults and judged"
 
 lint: ## formatting and clippy, warnings denied
 	cargo fmt --all --check
@@ -73,6 +73,9 @@ teeth: ## bugs planted on purpose, each found again by its stored seed
 
 contract: ## does a node keep to its OpenAPI contract? asked by schemathesis
 	e2e/contract/run
+
+page: ## the buyer's page and the live view in a real Chromium; needs Node.js 20
+	e2e/page/run
 
 cluster: ## a sale on a real Kubernetes, Kafka and Redis
 	E2E=1 cargo test $(ALL) --test cluster -- --ignored --nocapture --test-threads 1

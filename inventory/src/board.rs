@@ -633,6 +633,17 @@ impl Board {
         }
         (seats, complete)
     }
+
+    /// Seats that are held and not paid, over all shares that were heard of, and when the first
+    /// of these holds ends.
+    #[must_use]
+    pub fn held(&self, run: RunId, class: ClassId) -> (u32, Option<Millis>) {
+        let rows = self.rows.get(&(run, class)).into_iter().flat_map(BTreeMap::values);
+        rows.fold((0, None), |(held, first), seen| {
+            let next = [first, seen.row.next_end].into_iter().flatten().min();
+            (seen.row.held.saturating_add(held), next)
+        })
+    }
 }
 
 fn epochs_of(beat: &Beat) -> BTreeMap<ShareId, Epoch> {

@@ -35,7 +35,7 @@ pub(crate) async fn serve(arguments: &Arguments, fleet: Rc<Fleet>) -> Result<(),
         let fleet = Rc::clone(&fleet);
         let service = service_fn(move |request| {
             let fleet = Rc::clone(&fleet);
-            async move { Ok::<_, Infallible>(answer(&fleet, &request)) }
+            async move { Ok::<_, Infallible>(answer(&fleet, &request).await) }
         });
         tokio::task::spawn_local(async move {
             let http = hyper::server::conn::http1::Builder::new();
@@ -49,7 +49,8 @@ fn greet(fleet: &Fleet, admin: u16) {
     let (address, header) = (fleet.buyers(), fleet.header().to_owned());
     let [run, from, to, class] = fleet.sample();
     println!(
-        "\nOpen: http://{address}/v1/runs\n\n\
+        "\nBuy tickets:  http://{address}/\n\
+         Look on:      http://127.0.0.1:{admin}/live\n\n\
          Buy a ticket:\n  curl -i http://{address}/v1/orders -H '{header}: alice' \
          -H 'Idempotency-Key: 1' \\\n    -d '{{\"run\": \"{run}\", \"from\": \"{from}\", \
          \"to\": \"{to}\", \"class\": \"{class}\",\n         \
@@ -62,11 +63,15 @@ fn greet(fleet: &Fleet, admin: u16) {
     );
 }
 
-fn answer(fleet: &Fleet, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(fleet: &Fleet, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let path = request.uri().path().trim_matches('/');
     let segments: Vec<&str> = path.split('/').collect();
     match (request.method(), segments.as_slice()) {
         (&Method::GET, [""] | ["nodes"]) => text(StatusCode::OK, nodes(fleet)),
+        (&Method::GET, ["live" | "live.json" | "live.js" | "live.css" | "icon.svg"]) => {
+            let page = fleet.live(request.uri().path()).await;
+            page.unwrap_or_else(|| text(StatusCode::BAD_GATEWAY, "no node answers\n".into()))
+        }
         (&Method::POST, ["nodes", name, act @ ("kill" | "start")]) => match fleet.find(name) {
             None => text(StatusCode::NOT_FOUND, format!("there is no node {name}\n")),
             Some(at) if *act == "kill" => match fleet.kill(at) {
@@ -79,7 +84,10 @@ fn answer(fleet: &Fleet, request: &Request<Incoming>) -> Response<Full<Bytes>> {
                 Err(why) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n")),
             },
         },
-        _ => text(StatusCode::NOT_FOUND, "GET /nodes, POST /nodes/NAME/kill or /start\n".into()),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "GET /live, GET /nodes, POST /nodes/NAME/kill or /start\n".into(),
+        ),
     }
 }
 

@@ -18,7 +18,7 @@ use control::signature::{HEADER, OperatorKey, Request as Signed};
 use control::{PLAN_PATH, REPORT_PATH, STATE_PATH};
 use crds::sale::{SaleState, TrainSale};
 use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -92,6 +92,7 @@ impl Ledgers for Files {
 struct Thread {
     wish: watch::Sender<node::Wish>,
     control: SocketAddr,
+    live: SocketAddr,
     handle: std::thread::JoinHandle<()>,
 }
 
@@ -184,6 +185,8 @@ impl Fleet {
         let buyers = bind(slot.buyers)?;
         let control = bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let address = control.local_addr()?;
+        let live = bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        let looked_at = live.local_addr()?;
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(|e| Error::Ledger(e.to_string()))?;
         let setup = Setup {
@@ -197,6 +200,7 @@ impl Fleet {
             sale: self.sale.clone(),
             buyers,
             control,
+            live: Some(live),
             identity: control::config::Identity::Header {
                 name: self.header.clone(),
                 from: Vec::new(),
@@ -215,7 +219,7 @@ impl Fleet {
         let handle = std::thread::Builder::new()
             .name(slot.node.to_string())
             .spawn(move || serve(setup, files, wanted))?;
-        slot.thread = Some(Thread { wish, control: address, handle });
+        slot.thread = Some(Thread { wish, control: address, live: looked_at, handle });
         Ok(true)
     }
 
@@ -224,6 +228,28 @@ impl Fleet {
         let slots = self.slots.borrow();
         let running = slots[at].thread.as_ref().filter(|t| !t.handle.is_finished());
         running.is_some_and(|thread| thread.wish.send(node::Wish::Kill).is_ok())
+    }
+
+    /// A page of the live view, from the first node that answers.
+    pub(crate) async fn live(&self, path: &str) -> Option<Response<Full<Bytes>>> {
+        let all: Vec<SocketAddr> = {
+            let slots = self.slots.borrow();
+            let running = slots.iter().filter_map(|s| s.thread.as_ref());
+            running.filter(|t| !t.handle.is_finished()).map(|t| t.live).collect()
+        };
+        for live in all {
+            let request =
+                Request::get(format!("http://{live}{path}")).body(Full::default()).ok()?;
+            let exchange = async {
+                let (head, body) = self.client.request(request).await.ok()?.into_parts();
+                let body = body.collect().await.ok()?.to_bytes();
+                Some(Response::from_parts(head, Full::new(body)))
+            };
+            if let Ok(Some(page)) = tokio::time::timeout(PROBE_TIMEOUT, exchange).await {
+                return Some(page);
+            }
+        }
+        None
     }
 
     /// Where buyers of the first node connect.

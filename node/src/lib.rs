@@ -64,6 +64,8 @@ pub struct Setup {
     pub buyers: TcpListener,
     /// Where the operator and other nodes connect.
     pub control: TcpListener,
+    /// Where whoever runs the sale looks on; none serves no live view.
+    pub live: Option<TcpListener>,
     /// How it is known who a buyer is.
     pub identity: ::control::config::Identity,
     /// How it is known that an order is paid.
@@ -127,6 +129,9 @@ pub async fn run<S: Ledgers>(
     on_start(Rc::clone(&station));
     let front = front::open(&setup.sale, &setup.identity, &setup.payment, &setup.origins)?;
     let buyers = http::listen(Rc::clone(&station), setup.buyers, front)?;
+    let live =
+        setup.live.map(|live| http::live::listen(Rc::clone(&station), live, setup.sale.clone()));
+    let live = live.transpose()?;
     let operator = control::Guard { sale: setup.sale, key: setup.operator };
     let control = control::listen(Rc::clone(&station), setup.control, operator)?;
     let worker = worker::Worker::new(Rc::clone(&station), ledgers, inbox).await?;
@@ -148,5 +153,8 @@ pub async fn run<S: Ledgers>(
     }
     buyers.abort();
     control.abort();
+    if let Some(live) = live {
+        live.abort();
+    }
     Ok(())
 }

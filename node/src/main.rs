@@ -57,6 +57,9 @@ enum Command {
         /// The address at which peers reach it.
         #[arg(long, env = "POD_IP")]
         ip: IpAddr,
+        /// Where the live view is served: for `kubectl port-forward`, not for buyers.
+        #[arg(long, env = "LIVE_ADDRESS", default_value = "127.0.0.1:8082")]
+        live: SocketAddr,
     },
     /// Found the ledger, or check the one that is there.
     Init {
@@ -99,13 +102,15 @@ fn main() -> ExitCode {
     local.block_on(&runtime, async {
         match arguments.command {
             Command::Init { config, report } => init(&config, &report).await,
-            Command::Serve { config, name, ip } => match serve(&config, &name, ip).await {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    tracing::error!(%error, "the node cannot run");
-                    ExitCode::FAILURE
+            Command::Serve { config, name, ip, live } => {
+                match serve(&config, &name, ip, live).await {
+                    Ok(()) => ExitCode::SUCCESS,
+                    Err(error) => {
+                        tracing::error!(%error, "the node cannot run");
+                        ExitCode::FAILURE
+                    }
                 }
-            },
+            }
         }
     })
 }
@@ -165,7 +170,7 @@ impl Ledgers for Topics {
     }
 }
 
-async fn serve(path: &Path, name: &str, ip: IpAddr) -> Result<(), Error> {
+async fn serve(path: &Path, name: &str, ip: IpAddr, live: SocketAddr) -> Result<(), Error> {
     let config = read(path, |text| NodeConfig::read(text).map_err(|e| e.to_string()))?;
     let wrong = |why: String| Error::Config { path: path.to_owned(), why };
     let id = URL_SAFE_NO_PAD.decode(&config.ledger.topic_id).ok();
@@ -175,6 +180,10 @@ async fn serve(path: &Path, name: &str, ip: IpAddr) -> Result<(), Error> {
     // Bound before the brokers are asked, so that a port that is taken is known at once.
     let buyers = node::http::bind(any(config.http_port))?;
     let control = node::http::bind(any(config.control_port))?;
+    // A view that cannot be shown keeps nobody from selling.
+    let live = node::http::bind(live)
+        .inspect_err(|error| tracing::warn!(%live, %error, "there is no live view"))
+        .ok();
     let address = SocketAddr::new(ip, config.control_port).to_string();
     let setup = Setup {
         me: Identity {
@@ -187,6 +196,7 @@ async fn serve(path: &Path, name: &str, ip: IpAddr) -> Result<(), Error> {
         sale: config.sale.clone(),
         buyers,
         control,
+        live,
         identity: config.identity.clone(),
         payment: config.payment.clone(),
         origins: config.origins.clone(),

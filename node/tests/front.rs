@@ -98,6 +98,7 @@ impl Node {
         let port = front.local_addr().expect("it is bound").port();
         let address = control.local_addr().expect("it is bound").to_string();
         let setup = Setup {
+            live: None,
             me: Identity {
                 node: NODE.parse().expect("a node's name"),
                 address: address.parse().expect("an address"),

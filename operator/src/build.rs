@@ -31,8 +31,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::names::{
-    ASKED_HASH, CONFIG_HASH, CONTROL_PORT, HTTP_PORT, POOL, ROLE, SALE, SERVES, TEMPLATE_HASH,
-    labels, pool_selector,
+    ASKED_HASH, CONFIG_HASH, CONTROL_PORT, HTTP_PORT, LIVE_PORT, POOL, ROLE, SALE, SERVES,
+    TEMPLATE_HASH, labels, pool_selector,
 };
 use crate::validate::{KEYS_DIR, Phase, Pool, ValidatedSale};
 
@@ -479,7 +479,11 @@ fn node_container(sale: &ValidatedSale, template: &PodTemplate) -> Container {
     Container {
         name: "node".to_owned(),
         args: Some(args.map(ToOwned::to_owned).into()),
-        ports: Some(vec![port("http", HTTP_PORT), port("control", CONTROL_PORT)]),
+        ports: Some(vec![
+            port("http", HTTP_PORT),
+            port("control", CONTROL_PORT),
+            port("live", LIVE_PORT),
+        ]),
         env: Some(vec![field("POD_NAME", "metadata.name"), field("POD_IP", "status.podIP")]),
         resources: template.resources.clone(),
         readiness_probe: Some(probe("/readyz", 1, 2)),

@@ -43,6 +43,9 @@ pub const DEFAULT_POOL: &str = "default";
 pub const HTTP_PORT: u16 = 8080;
 /// The port for the operator and for other nodes.
 pub const CONTROL_PORT: u16 = 8081;
+/// Where a node serves the live view, on loopback alone: `kubectl port-forward` reaches it. It is
+/// the node's own default; the pod only names it.
+pub const LIVE_PORT: u16 = 8082;
 
 /// Which sale.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -5,7 +5,9 @@
 mod contract;
 mod cors;
 pub mod identity;
+pub mod live;
 pub mod orders;
+mod page;
 pub mod payment;
 pub mod problem;
 pub mod runs;
@@ -177,7 +179,9 @@ async fn answer(visit: &Rc<Visit>, request: Request<Incoming>) -> Reply {
 /// The pages that there are, and what they take.
 fn methods(segments: &[&str]) -> Option<&'static str> {
     Some(match segments {
-        ["livez" | "readyz" | "metrics" | "openapi.json"]
+        []
+        | ["page", _, _]
+        | ["livez" | "readyz" | "metrics" | "openapi.json"]
         | ["v1", "sale" | "runs"]
         | ["v1", "runs", _, _] => "GET, HEAD",
         ["v1", "orders"] => "GET, HEAD, POST",
@@ -194,6 +198,8 @@ async fn route(visit: &Rc<Visit>, request: Request<Incoming>) -> Result<Reply, P
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let get = method == Method::GET || method == Method::HEAD;
     match (&method, segments.as_slice()) {
+        (_, []) if get => Ok(page::index(&request)),
+        (_, ["page", hash, name]) if get => page::asset(&request, hash, name),
         (_, ["livez"]) if get => Ok(text(StatusCode::OK, "ok\n")),
         (_, ["readyz"]) if get => Ok(ready(&shop.station)),
         (_, ["metrics"]) if get => Ok(metrics(&shop.station)),
