@@ -2,6 +2,12 @@
 
 # A target folder outside the clone is shared by all clones of a user.
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/stationmaster/target
+# Cargo takes what another clone left there for this one's if it is newer than the sources, so that
+# the sources of a clone that did not build last have to look new.
+ifneq ($(shell cat $(CARGO_TARGET_DIR)/clone 2>/dev/null),$(CURDIR))
+$(shell mkdir -p $(CARGO_TARGET_DIR) && find . -path ./target -prune -o -path ./.git -prune -o -type f \
+  -exec touch -c {} + && echo $(CURDIR) > $(CARGO_TARGET_DIR)/clone)
+endif
 # Where `make programs` puts what the end-to-end tests run.
 export E2E_PROGRAMS = $(CARGO_TARGET_DIR)/e2e
 # Debian's packages, and those of Kafka's jars, need no questions answered.

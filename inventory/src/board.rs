@@ -20,6 +20,12 @@ use crate::words::{
 /// period of 200 ms plus a broker's worst usual delay, far below any take-over.
 pub const LEASE_MS: u64 = 500;
 
+/// How long an owner that waits for the log may still vouch for its digests. They are those of
+/// its last confirmed frame: while a later one is on its way, seats that it frees can be in the
+/// log for as long, and nobody says so. Together with the lease it bounds how long a seat may be
+/// free while somebody hears "sold out". A frame usually takes a few milliseconds.
+pub const STALL_MS: u64 = 1_000;
+
 /// How long the board must have been heard without a pause before it vouches for anything: a
 /// full beat of every owner, and half as much again. Before that, a higher epoch may simply
 /// not have been heard yet.
@@ -53,6 +59,9 @@ pub enum ShareStage {
     Selling = 2,
     /// A record that it cannot read froze the share.
     Frozen = 3,
+    /// It sells, and the log has kept a frame of it waiting for more than [`STALL_MS`]: what was
+    /// freed there may be in the log already, so that its digests prove nothing.
+    Stalled = 4,
 }
 
 /// What an owner says of a share.
@@ -542,7 +551,7 @@ impl Board {
     }
 
     /// Looks for seats beyond one's own memory: names a share that has them, or proves that
-    /// nobody has, by rules N1 to N4. `asked` tells what orders on their way ask of a share.
+    /// nobody has, by rules N1 to N4, and that no owner behind a row is stalled. `asked` tells what orders on their way ask of a share.
     /// The pool must have no block of the class left: the caller draws first.
     #[must_use]
     pub fn search(
@@ -599,8 +608,10 @@ impl Board {
     ) -> Result<&'a Row, &'static str> {
         let seen = self.shares.get(&share).ok_or("unowned")?;
         let row = rows.and_then(|r| r.get(&share)).ok_or("row")?;
-        if seen.stage != ShareStage::Selling {
-            return Err("recovering");
+        match seen.stage {
+            ShareStage::Selling => {}
+            ShareStage::Stalled => return Err("stalled"),
+            ShareStage::Recovering | ShareStage::Frozen => return Err("recovering"),
         }
         if row.epoch != seen.epoch || row.incarnation != seen.incarnation {
             return Err("row");

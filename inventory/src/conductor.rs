@@ -388,7 +388,7 @@ impl Conductor {
         let Some(board) = &self.board else { return BTreeMap::new() };
         let view = View { pool: &self.pool, board };
         let owners = self.owners.iter();
-        owners.map(|(share, o)| (*share, (o.epoch(), o.beat(view).stage))).collect()
+        owners.map(|(share, o)| (*share, (o.epoch(), o.stage(view)))).collect()
     }
 
     /// How many shares are owned here.
@@ -537,6 +537,7 @@ impl Conductor {
             && let Some(board) = &mut self.board
         {
             board.slept(slept);
+            self.owners.values_mut().for_each(|owner| owner.slept(slept));
         }
     }
 
@@ -853,7 +854,7 @@ impl Conductor {
             full,
             pool: self.pool.position(),
             seen: board.position(),
-            shares: self.owners.values().map(|o| o.beat(view)).collect(),
+            shares: self.owners.values().map(|o| o.beat(now, view)).collect(),
             rows: Vec::new(),
         };
         let mut rows: Vec<Row> = self.owners.values_mut().flat_map(|o| o.rows(full)).collect();

@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::allocate::Seats;
-use crate::board::{Board, Row, Search, ShareBeat, ShareStage, Sought};
+use crate::board::{Board, Row, STALL_MS, Search, ShareBeat, ShareStage, Sought};
 use crate::codec::Malformed;
 use crate::digest::Digest;
 use crate::entry::{End, Entry, OrderRequest, Sent};
@@ -1363,15 +1363,44 @@ impl Owner {
         self.yielding.is_some()
     }
 
-    /// What to say of the share on the board.
+    /// How far it is, whatever the log keeps waiting.
     #[must_use]
-    pub fn beat(&self, view: View<'_>) -> ShareBeat {
-        let stage = if self.state.frozen().is_some() {
+    pub fn stage(&self, view: View<'_>) -> ShareStage {
+        if self.state.frozen().is_some() {
             ShareStage::Frozen
         } else if self.is_ready(view) {
             ShareStage::Selling
         } else {
             ShareStage::Recovering
+        }
+    }
+
+    /// Whether something was said so long ago that its fate should be known, and is not.
+    fn is_stalled(&self, mono: Millis) -> bool {
+        let since = match self.flights.front() {
+            Some(flight) => Some(flight.then.since.unwrap_or(flight.sealed_at)),
+            None => self.open.since,
+        };
+        since.is_some_and(|since| mono.since(since) >= STALL_MS)
+            && !teeth::has(Bug::VouchWhileStalled)
+    }
+
+    /// So much time passed unnoticed while the machine slept: what is on its way to the log has
+    /// been so for longer.
+    pub fn slept(&mut self, ms: u64) {
+        let flights = self.flights.iter_mut();
+        let said = flights.flat_map(|f| [Some(&mut f.sealed_at), f.then.since.as_mut()]);
+        for at in said.chain([self.open.since.as_mut()]).flatten() {
+            *at = Millis(at.0.saturating_sub(ms));
+        }
+    }
+
+    /// What to say of the share on the board.
+    #[must_use]
+    pub fn beat(&self, now: Now, view: View<'_>) -> ShareBeat {
+        let stage = match self.stage(view) {
+            ShareStage::Selling if self.is_stalled(now.mono) => ShareStage::Stalled,
+            stage => stage,
         };
         ShareBeat {
             share: self.state.share(),

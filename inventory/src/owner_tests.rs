@@ -131,7 +131,7 @@ impl World {
             full: true,
             pool: self.pool.position(),
             seen: self.board.position(),
-            shares: vec![owner.beat(view)],
+            shares: vec![owner.beat(self.now, view)],
             rows: owner.rows(true),
         };
         self.board.sent(self.beats, self.now.mono);
@@ -218,6 +218,54 @@ fn the_90th_seat_is_sold_and_the_91st_buyer_hears_sold_out() {
     w.beat(&mut owner);
     assert!(matches!(w.answer(), Answer::SoldOut { held: 90, .. }));
     w.folds_to(&owner);
+}
+
+#[test]
+fn an_owner_whom_the_log_keeps_waiting_proves_nothing() {
+    let mut w = World::new(3, 1, 0);
+    let mut owner = w.claim(1);
+    for buyer in 0..90 {
+        w.place(&mut owner, buyer.into(), request(buyer, buyer, 0, 2, 1));
+    }
+    w.flow(&mut owner);
+    let id = order(&w.answers()[0].1).order;
+    let found = |w: &World| {
+        let journey = Journey::new(0, 2).unwrap();
+        let (home, tried) = (ShareId(2), &[][..]);
+        let sought = Sought { run: RUN, class: CLASS, journey, party: 1, home, tried };
+        w.board.search(w.now.mono, &w.pool, &sought, |_| 0)
+    };
+    w.beat(&mut owner);
+    assert!(matches!(found(&w), Search::Proven { held: 90, .. }));
+
+    // The log has this, and does not say so.
+    w.ask(&mut owner, 1, &Command::Cancel { order: id, buyer: Digest128([0; 16]) });
+    let (seq, at) = w.write(&mut owner).unwrap();
+    w.pass(STALL_MS - 1);
+    w.beat(&mut owner);
+    assert!(matches!(found(&w), Search::Proven { .. }));
+    w.pass(1);
+    w.beat(&mut owner);
+    assert_eq!(found(&w), Search::Unproven("stalled"));
+
+    w.give(&mut owner, Input::Delivered(seq, Fate::At(at)));
+    w.beat(&mut owner);
+    assert_eq!(found(&w), Search::Travel(ShareId(1)));
+}
+
+#[test]
+fn what_the_log_kept_waiting_while_a_machine_slept_counts_as_waiting() {
+    let mut w = World::new(3, 1, 0);
+    let mut owner = w.claim(1);
+    w.place(&mut owner, 1, request(1, 1, 0, 2, 1));
+    let stage = |w: &World, owner: &Owner| {
+        owner.beat(w.now, View { pool: &w.pool, board: &w.board }).stage
+    };
+    assert_eq!(stage(&w, &owner), ShareStage::Selling);
+    owner.slept(STALL_MS);
+    assert_eq!(stage(&w, &owner), ShareStage::Stalled);
+    w.flow(&mut owner);
+    assert_eq!(stage(&w, &owner), ShareStage::Selling);
 }
 
 #[test]

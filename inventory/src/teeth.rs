@@ -41,6 +41,8 @@ pub enum Bug {
     SoldOutWithoutRow,
     /// "Sold out" is said though a share has a Take to accept.
     SoldOutWithoutTake,
+    /// An owner vouches for its digests however long the log keeps it waiting.
+    VouchWhileStalled,
 }
 
 #[cfg(feature = "teeth")]

@@ -195,7 +195,7 @@ pub fn report(station: &Station) -> Report {
                 epoch: epoch.0,
                 state: match stage {
                     ShareStage::Recovering => ShareState::Recovering,
-                    ShareStage::Selling => ShareState::Selling,
+                    ShareStage::Selling | ShareStage::Stalled => ShareState::Selling,
                     ShareStage::Frozen => {
                         ShareState::Frozen { offset: 0, why: "see the node's log".into() }
                     }

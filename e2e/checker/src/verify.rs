@@ -15,10 +15,10 @@ use crate::soldout::{self, History};
 use crate::source::{Ledger, Part, Unreadable};
 use crate::words::Place;
 
-/// How long before a "sold out" a seat must have been free at least to make it a lie: a writer
-/// waits up to 30 seconds for a delivery, and until then nobody knows of a freed seat. Where
-/// nothing was ever slow, a test may ask for less.
-pub const MARGIN_MS: u64 = 32_000;
+/// How long before a "sold out" a seat must have been free at least to make it a lie: 1.5 s, which
+/// is how old a proof may be when it is found, 6 s, which is how long it may then wait for a frame,
+/// and the time that it takes to reach its buyer.
+pub const MARGIN_MS: u64 = 10_000;
 
 /// What to look at besides the ledger.
 #[derive(Clone, Debug)]

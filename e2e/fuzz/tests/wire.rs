@@ -118,7 +118,12 @@ fn beat(dice: &mut Dice<'_>, number: u64) -> Vec<u8> {
                 epoch: Epoch(dice.below(3).into()),
                 confirmed: offset(dice),
                 accepted_take: dice.seldom(2).then(|| offset(dice)),
-                stage: *dice.of(&[ShareStage::Selling, ShareStage::Recovering, ShareStage::Frozen]),
+                stage: *dice.of(&[
+                    ShareStage::Selling,
+                    ShareStage::Recovering,
+                    ShareStage::Frozen,
+                    ShareStage::Stalled,
+                ]),
             })
             .collect(),
         rows: (1..=dice.below(3))

@@ -30,6 +30,8 @@ const SLOW_MS: u64 = 2_000 + 2 * 2_000 * DRIFT_PPM / 1_000_000;
 /// "Sold out" may rest on what was true this long before it was asked: 500 ms, by a clock that
 /// runs slowly.
 const PROOF_MS: u64 = 500 + 2 * 500 * DRIFT_PPM / 1_000_000;
+/// And on what the log said so long before it was asked: 1.5 s, by a clock that runs slowly.
+const STALE_MS: u64 = 1_500 + 2 * 1_500 * DRIFT_PPM / 1_000_000;
 /// Silence that allows a claim: 10 s, by a clock that runs fast.
 const SILENCE_MS: u64 = 10_000 - 2 * 10_000 * DRIFT_PPM / 1_000_000;
 /// What lay on the board so long before a claim was heard by whoever decided it: what a node
@@ -108,6 +110,8 @@ struct ShareJ {
     /// When slow deliveries came since.
     slow: Vec<u64>,
     length: u64,
+    /// When a record that was accepted came, and the length with it.
+    grew: Vec<(u64, u64)>,
     last_take: Option<u64>,
     /// Occupied legs of each seat that is here.
     seats: BTreeMap<SeatId, u128>,
@@ -282,6 +286,7 @@ impl Judge {
         if !admitted {
             return;
         }
+        of.grew.push((now, of.length));
         let back = header.seq != Seq(0) && header.now.0 < of.time;
         of.time = header.now.0.max(of.time);
         of.next = header.seq.0 + 1;
@@ -901,7 +906,11 @@ impl Judge {
             }
         }
         for (share, of) in &self.shares {
+            // What was in the log long enough before is known, whatever a beat said of it.
+            let long_ago = since.saturating_sub(STALE_MS);
+            let old = of.grew.iter().rev().find(|(at, _)| *at <= long_ago);
             let first = least.get(share).copied().unwrap_or(0);
+            let first = first.max(old.map_or(0, |(_, length)| *length));
             let ends = of.changes.iter().map(|c| c.offset + 1).filter(|end| *end > first);
             let mut prefixes: BTreeSet<u64> = ends.collect();
             prefixes.insert(first);

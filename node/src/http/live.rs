@@ -327,6 +327,7 @@ fn shown(share: ShareId, board: Option<&Board>, pool: &Pool, mono: Millis) -> Sh
         Some(seen) if heard(seen.node).is_none_or(|ms| ms > SILENT_MS) => "Silent",
         Some(seen) if seen.stage == ShareStage::Frozen => "Frozen",
         Some(seen) if seen.stage == ShareStage::Recovering => "Recovering",
+        Some(seen) if seen.stage == ShareStage::Stalled => "Stalled",
         Some(seen) if planned.is_some_and(|planned| planned != seen.node) => "Moving",
         Some(_) => "Selling",
     };
