@@ -70,22 +70,30 @@ pub(super) enum Kept {
 
 pub(super) fn producer(config: &KafkaConfig, keep: Kept) -> ClientConfig {
     let mut settings = common(config);
-    let message_ms = match keep {
-        Kept::ForEver => MESSAGE_MS_MAX,
-        Kept::ForNow => NEWS_MS_MAX,
+    match keep {
+        Kept::ForEver => settings
+            .set("message.timeout.ms", MESSAGE_MS_MAX.to_string())
+            // A fate is told when all in-sync replicas have the frame, and is then true for ever.
+            .set("acks", "all")
+            // The client retries by itself. Without this a retry may write a frame twice or
+            // behind a later one.
+            .set("enable.idempotence", "true")
+            // The most that idempotence allows. It is counted per broker, and each partition's
+            // batch is a request of its own, so fewer would make shares wait for each other.
+            .set("max.in.flight.requests.per.connection", "5"),
+        // An idempotent client spins, a whole core of it, while more than five messages of one
+        // partition wait for their fates. Frames never do; beats do as soon as brokers are slow,
+        // and made them slower. News needs no such order: readers pass over what is behind the
+        // latest, and they read only what all in-sync replicas have.
+        Kept::ForNow => settings
+            .set("message.timeout.ms", NEWS_MS_MAX.to_string())
+            .set("acks", "1")
+            .set("enable.idempotence", "false")
+            .set("message.send.max.retries", "0"),
     };
     settings
-        // A fate is told when all in-sync replicas have the frame, and is then true for ever.
-        .set("acks", "all")
-        // The client retries by itself. Without this a retry may write a frame twice or behind
-        // a later one.
-        .set("enable.idempotence", "true")
-        // The most that idempotence allows. It is counted per broker, and each partition's
-        // batch is a request of its own, so fewer would make shares wait for each other.
-        .set("max.in.flight.requests.per.connection", "5")
         // Frames are batches already; the owner gathers while the one before is on its way.
         .set("linger.ms", "0")
-        .set("message.timeout.ms", message_ms.to_string())
         // How long a leader waits for its replicas before it answers at all: less than
         // the silence after which the connection is given up.
         .set("request.timeout.ms", "1000")
