@@ -20,7 +20,7 @@ ALL = --workspace --features node/kafka,node/https,ledger/kafka,ledger/contract,
 PROGRAMS = -p node -p operator -p local -p buyers -p checker \
   --features node/kafka,node/https,checker/kafka
 
-.PHONY: demo test lint unit model fuzz programs install ledgers schema local sim teeth contract page cluster chaos tenth bench help
+.PHONY: demo test lint deny unit model fuzz programs install ledgers schema local sim teeth contract page cluster chaos tenth bench help
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,13 @@ test: install lint unit model sim teeth ledgers schema programs local contract c
 lint: ## formatting and clippy, warnings denied
 	cargo fmt --all --check
 	cargo clippy $(ALL) --all-targets -- -D warnings
+
+# Kept beside the engines, since building it takes minutes; not in `make test` for that reason.
+DENY = $(HOME)/.cache/stationmaster/tools/bin/cargo-deny
+deny: ## licenses, sources and banned crates of everything we depend on
+	[ -x $(DENY) ] || cargo install --quiet --locked --version 0.20.2 \
+	  --root $(HOME)/.cache/stationmaster/tools cargo-deny
+	$(DENY) --workspace check --hide-inclusion-graph bans licenses sources
 
 unit: ## every test that needs nothing but this checkout
 	cargo test $(ALL)

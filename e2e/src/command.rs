@@ -318,6 +318,15 @@ impl Arguments {
                 let cluster = cluster()?;
                 let bed = cluster.bed("exec-ns")?;
                 let mut inside = bed.command_in(&place, Path::new(&command[0]))?;
+                // What `cargo run` says of this package is not that command's: build scripts of
+                // others look at it, and a Cargo in there would build them anew.
+                let of_cargo = |name: &std::ffi::OsString| {
+                    let name = name.to_string_lossy();
+                    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+                };
+                for (name, _) in std::env::vars_os().filter(|(name, _)| of_cargo(name)) {
+                    inside.env_remove(name);
+                }
                 inside.envs(bed.environment());
                 return status_of(inside.args(&command[1..]));
             }

@@ -338,6 +338,12 @@ impl Board {
         self.sent.push_back((number, mono));
     }
 
+    /// How many own beats have not come back, [`ECHOES_MAX`] at most.
+    #[must_use]
+    pub fn awaited(&self) -> usize {
+        self.sent.len()
+    }
+
     /// Reads the record at `at`.
     ///
     /// # Errors

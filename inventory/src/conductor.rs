@@ -28,6 +28,9 @@ use crate::words::{
 const BEAT_NEWS_MS: u64 = 50;
 /// At least this often: the lease must outlast two lost beats.
 const BEAT_MS: u64 = 200;
+/// While so many own beats have not come back, news waits for the next beat that is due anyway: a
+/// board that is slow is not made slower. Usually each comes back before the next.
+const BEATS_AWAITED_MAX: usize = 4;
 /// Rows of one beat at most: some 100 bytes each with many stretches, so that a beat stays far
 /// below a broker's record limit. A full beat of more rows goes on in the beats behind it.
 const BEAT_ROWS_MAX: usize = 2_000;
@@ -837,7 +840,8 @@ impl Conductor {
             return;
         }
         let age = now.mono.since(self.beat_at);
-        let news = self.beat_now || self.owners.values().any(Owner::has_news);
+        let slow = self.board.as_ref().is_some_and(|b| b.awaited() >= BEATS_AWAITED_MAX);
+        let news = !slow && self.owners.values().any(Owner::has_news);
         if !self.beat_now && age < BEAT_MS && !(news && age >= BEAT_NEWS_MS) {
             return;
         }

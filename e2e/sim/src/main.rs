@@ -1,7 +1,9 @@
 //! `sim`: runs seeds, says what they came to, and makes the first that fails small.
 
 use std::cell::Cell;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Parser;
 
@@ -70,33 +72,60 @@ fn one(seed: u64) -> ExitCode {
 
 fn many(arguments: &Arguments) -> ExitCode {
     let last = arguments.first + arguments.seeds;
-    let (mut faults, mut violations, mut orders, mut travelled) = (0, 0, 0, 0);
-    let mut overtaken = 0;
     let stored = sim::stored::regressions().filter(|s| !(arguments.first..last).contains(s));
     let seeds: Vec<u64> = stored.chain(arguments.first..last).collect();
-    for (at, seed) in seeds.iter().enumerate() {
-        let outcome = run(*seed, false);
+    let twice = usize::try_from(arguments.twice).unwrap_or(usize::MAX);
+    let (mut faults, mut violations, mut orders, mut travelled) = (0, 0, 0, 0);
+    let mut overtaken = 0;
+    let mut first: Option<(usize, &'static str)> = None;
+    for (at, outcome, same) in runs(&seeds, twice) {
         faults += outcome.faults;
         orders += outcome.orders.0;
         travelled += outcome.orders.1;
         overtaken += outcome.overtaken;
-        if (at as u64) < arguments.twice && run(*seed, false).trace != outcome.trace {
+        let seed = seeds[at];
+        if !same {
             println!("seed {seed} does not say all: its second run was another");
             violations += 1;
         }
-        if outcome.violations.is_empty() {
-            continue;
-        }
+        let Some(violation) = outcome.violations.first() else { continue };
         violations += 1;
-        tell(*seed, &outcome);
-        if violations == 1 {
-            explain(*seed, outcome.violations[0].rule);
-        }
+        first.get_or_insert((at, violation.rule));
+    }
+    if let Some((at, rule)) = first {
+        explain(seeds[at], rule);
     }
     println!("{orders} orders were held or sent, {travelled} of them held on another share");
     println!("{overtaken} claims were overtaken by a beat of the owner that they ended");
     println!("{} seeds, {faults} faults, {violations} violations", seeds.len());
     code(violations)
+}
+
+/// What each seed came to: its place, its outcome, and whether a second run was the same, which
+/// the first `twice` get. Each core runs one seed after the other; a run has no threads.
+fn runs(seeds: &[u64], twice: usize) -> Vec<(usize, sim::Outcome, bool)> {
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let mine = std::iter::from_fn(|| {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let seed = *seeds.get(at)?;
+            let outcome = run(seed, false);
+            let same = at >= twice || run(seed, false).trace == outcome.trace;
+            if !outcome.violations.is_empty() {
+                tell(seed, &outcome);
+            }
+            Some((at, outcome, same))
+        });
+        mine.collect::<Vec<_>>()
+    };
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let mut all: Vec<_> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(worker)).collect();
+        let done = workers.into_iter().flat_map(|worker| worker.join().expect("it said why"));
+        done.collect()
+    });
+    all.sort_unstable_by_key(|(at, ..)| *at);
+    all
 }
 
 fn tell(seed: u64, outcome: &sim::Outcome) {
