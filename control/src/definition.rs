@@ -103,6 +103,9 @@ pub struct Run {
     pub timetable: u16,
     /// On how many shares it lives.
     pub homes: u16,
+    /// Whether it is off sale; absent from what an older operator says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub withdrawn: bool,
 }
 
 impl From<of::Definition> for Definition {
@@ -207,13 +210,15 @@ impl From<Coach> for of::Coach {
 
 impl From<of::Run> for Run {
     fn from(r: of::Run) -> Self {
-        Self { train: r.train, date: r.date, timetable: r.timetable, homes: r.homes }
+        let of::Run { train, date, timetable, homes, withdrawn } = r;
+        Self { train, date, timetable, homes, withdrawn }
     }
 }
 
 impl From<Run> for of::Run {
     fn from(r: Run) -> Self {
-        Self { train: r.train, date: r.date, timetable: r.timetable, homes: r.homes }
+        let Run { train, date, timetable, homes, withdrawn } = r;
+        Self { train, date, timetable, homes, withdrawn }
     }
 }
 
@@ -261,6 +266,7 @@ pub(crate) mod tests {
                 date: "2027-02-01".into(),
                 timetable: 0,
                 homes: 1,
+                withdrawn: false,
             }],
         }
     }

@@ -10,7 +10,7 @@ use inventory::definition as ledger;
 use inventory::words::ClassId;
 
 use crate::checks::{Finding, minutes};
-use crate::sale::{Class, Coach, FareType, Run, Stop, Timetable, TrainSale};
+use crate::sale::{Class, Coach, FareType, Run, RunState, Stop, Timetable, TrainSale};
 
 /// What the Genesis of a new ledger says. The sale must have passed [`crate::checks::check`],
 /// which asks this too.
@@ -18,7 +18,9 @@ use crate::sale::{Class, Coach, FareType, Run, Stop, Timetable, TrainSale};
 /// # Errors
 /// The fields that a ledger cannot take.
 pub fn found(sale: &TrainSale) -> Result<ledger::Definition, Vec<Finding>> {
-    let definition = Builder::default().build(None, sale)?;
+    let mut definition = Builder::default().build(None, sale)?;
+    // Genesis has all runs on sale; only an Amend takes one off.
+    definition.runs.iter_mut().for_each(|run| run.withdrawn = false);
     definition.check().map_err(in_words_of_the_sale)?;
     Ok(definition)
 }
@@ -208,7 +210,9 @@ impl Builder {
         }
         // Frozen when the run entered: more coaches do not give it more homes.
         let homes = old.map_or_else(|| ledger::homes_of(seats, shares), |old| old.homes);
-        ledger::Run { train: new.train.clone(), date: new.date.clone(), timetable, homes }
+        let (train, date) = (new.train.clone(), new.date.clone());
+        let withdrawn = new.state == RunState::Withdrawn;
+        ledger::Run { train, date, timetable, homes, withdrawn }
     }
 }
 
@@ -291,6 +295,20 @@ mod tests {
         assert_eq!((amended.runs[0].homes, amended.runs[3].homes), (264 / 64, 354 / 64));
         assert_eq!(amended.timetables[0].coaches[..4], ledger.timetables[0].coaches[..]);
         assert_eq!(amended.timetables[0].coaches[4].name, "00");
+    }
+
+    #[test]
+    fn a_run_is_withdrawn_by_an_amend_and_comes_back_by_another() {
+        let old = sale();
+        let mut new = old.clone();
+        new.spec.runs[1].state = RunState::Withdrawn;
+        let ledger = found(&new).unwrap();
+        assert_eq!(ledger, found(&old).unwrap(), "a ledger is founded with all runs on sale");
+        let withdrawn = amend(&ledger, &new).unwrap();
+        let states: Vec<bool> = withdrawn.runs.iter().map(|r| r.withdrawn).collect();
+        assert_eq!(states, [false, true, false]);
+        assert_eq!(amend(&withdrawn, &new), Ok(withdrawn.clone()));
+        assert_eq!(amend(&withdrawn, &old), Ok(ledger));
     }
 
     #[test]

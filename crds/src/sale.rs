@@ -351,6 +351,20 @@ pub struct Run {
     /// The name of its timetable. Cannot be changed.
     #[schemars(length(min = 1, max = 63))]
     pub timetable: String,
+    /// Whether new orders are taken for this run. Withdrawn takes its unsold seats off sale;
+    /// what was sold stays sold, and can be paid and given back. It may become Active again.
+    #[serde(default)]
+    pub state: RunState,
+}
+
+/// Whether a run is on sale.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RunState {
+    /// While the sale is open.
+    #[default]
+    Active,
+    /// No new orders.
+    Withdrawn,
 }
 
 /// How the seats are divided over the nodes.

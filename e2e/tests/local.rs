@@ -155,6 +155,76 @@ fn every_request_is_sent_twice_and_every_third_answer_lost_and_no_order_is_twice
     std::fs::remove_dir_all(&folder).expect("the folder can be removed");
 }
 
+/// A sale with seats for `holds` orders of random journeys, most of them paid.
+fn wide(holds: u64) -> String {
+    let mut yaml = "apiVersion: stationmaster.dev/v1alpha1\nkind: TrainSale\n\
+                    metadata: {name: wide}\nspec:\n  currency: EUR\n  timetables:\n  \
+                    - name: w\n    stops:\n"
+        .to_owned();
+    for stop in 0..6 {
+        let arrives = format!("arrives: \"{:02}:00\"", 6 + stop);
+        let departs = format!("departs: \"{:02}:05\"", 6 + stop);
+        let times = match stop {
+            0 => departs,
+            5 => arrives,
+            _ => format!("{arrives}, {departs}"),
+        };
+        yaml += &format!("    - {{code: W{stop}, {times}}}\n");
+    }
+    yaml += "    classes:\n    - {name: Second, fare: {type: Flat, amountMinor: 100}}\n";
+    yaml += "    coaches:\n";
+    for coach in 1..=16 {
+        yaml += &format!("    - {{name: \"{coach:02}\", class: Second, seats: 100}}\n");
+    }
+    yaml += "  runs:\n";
+    for run in 0..=holds / 1_600 {
+        yaml += &format!("  - {{train: W{run}, date: \"2027-02-01\", timetable: w}}\n");
+    }
+    yaml + "  stock: {shares: 6}\n  holds: {paymentSeconds: 5, graceSeconds: 2}\n  \
+            kafka: {bootstrapServers: \"kafka:9092\"}\n  \
+            redis: {mode: Standalone, standalone: {address: \"redis:6379\"}}\n"
+}
+
+#[test]
+#[ignore = "needs the programs that `make programs` builds"]
+fn seats_that_nobody_pays_for_are_on_sale_again_within_a_second() {
+    let holds = std::env::var("HOLDS").ok().filter(|text| !text.is_empty());
+    let holds: u64 = holds.map_or(10_000, |text| text.parse().expect("HOLDS is a number"));
+    let folder = folder();
+    let (ledger, sale) = (folder.join("wide.ledger"), folder.join("wide.yaml"));
+    std::fs::write(&sale, wide(holds)).expect("it can be written");
+    let fleet = Local::start_with(&ledger, sale.to_str().expect("UTF-8"), 6);
+    // After a Claim no hold ends for 15 s, so that the buyers of a dead node can pay.
+    std::thread::sleep(Duration::from_secs(10));
+    let answers = folder.join("answers.jsonl");
+    let crowd = Crowd::new(&fleet.targets(), &answers, 21);
+    let crowd = crowd.args(["--orders", &holds.to_string(), "--pay", "70", "--cancel", "0"]);
+    let bought = crowd.args(["--per-second", "2000", "--connections", "100"]).run();
+    assert!(bought["orders"].as_u64() >= Some(holds), "{bought}");
+    std::thread::sleep(Duration::from_secs(5 + 2 + 2));
+
+    let mut checker = Command::new(program("checker"));
+    checker.args(["verify", &format!("file:{}", ledger.display()), "--at-rest", "--json"]);
+    let output = checker.arg("--answers").arg(&answers).args(["--free", "/dev/null"]).output();
+    let output = output.expect("the checker runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let report: serde_json::Value = serde_json::from_str(&said).expect("a report");
+    assert!(output.status.success(), "{}", report["broken"]);
+    let figure = |name: &str| report["figures"][name].as_i64().unwrap_or(0);
+    let late = ["p50", "p99", "max"].map(|of| figure(&format!("holds.late-ms.{of}")));
+    let left = figure("orders.held") + figure("orders.guest.held");
+    println!(
+        "{} holds of 5 s, {} lapsed, {left} left behind; after deadline and grace their seats were \
+         free within [p50, p99, max] {late:?} ms",
+        figure("orders"),
+        figure("orders.expired") + figure("orders.guest.expired"),
+    );
+    assert_eq!(left, 0);
+    assert!(late[1] <= 1_000, "{late:?}");
+    drop(fleet);
+    std::fs::remove_dir_all(&folder).expect("the folder can be removed");
+}
+
 #[test]
 #[ignore = "needs the programs that `make programs` builds"]
 fn a_sale_that_is_wrong_is_refused_with_its_line() {

@@ -22,8 +22,8 @@ pub const LEASE_MS: u64 = 500;
 
 /// How long an owner that waits for the log may still vouch for its digests. They are those of
 /// its last confirmed frame: while a later one is on its way, seats that it frees can be in the
-/// log for as long, and nobody says so. Together with the lease it bounds how long a seat may be
-/// free while somebody hears "sold out". A frame usually takes a few milliseconds.
+/// log for as long, and nobody says so. Together with the lease it bounds how long a seat of a
+/// share may be free while somebody hears "sold out". A frame usually takes a few milliseconds.
 pub const STALL_MS: u64 = 1_000;
 
 /// How long the board must have been heard without a pause before it vouches for anything: a
@@ -636,17 +636,21 @@ impl Board {
     }
 
     /// Seats that are free on a journey, over all shares that were heard of, without a proof.
-    /// The flag tells whether every share that sells the class was heard of.
+    /// The flag tells whether every share that sells the class was heard of, by an owner that
+    /// sells and waits for nothing.
     #[must_use]
     pub fn count(&self, pool: &Pool, run: RunId, class: ClassId, journey: Journey) -> (u32, bool) {
         let rows = self.rows.get(&(run, class));
         let mut complete = true;
         let mut seats = pool.seats(run, class);
         for share in pool.sellers(run, class) {
-            match rows.and_then(|r| r.get(&share)) {
-                Some(seen) => seats = seats.saturating_add(seen.row.digest.seats(journey)),
-                None => complete = false,
-            }
+            let row = rows.and_then(|r| r.get(&share));
+            seats = seats.saturating_add(row.map_or(0, |r| r.row.digest.seats(journey)));
+            let of_owner = |(row, owner): (&RowSeen, &ShareSeen)| {
+                owner.stage == ShareStage::Selling
+                    && (row.epoch, row.incarnation) == (owner.epoch, owner.incarnation)
+            };
+            complete &= row.zip(self.shares.get(&share)).is_some_and(of_owner);
         }
         (seats, complete)
     }

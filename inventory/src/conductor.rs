@@ -841,11 +841,14 @@ impl Conductor {
         }
         let age = now.mono.since(self.beat_at);
         let slow = self.board.as_ref().is_some_and(|b| b.awaited() >= BEATS_AWAITED_MAX);
-        let news = !slow && self.owners.values().any(Owner::has_news);
-        if !self.beat_now && age < BEAT_MS && !(news && age >= BEAT_NEWS_MS) {
+        let news: usize = self.owners.values().map(Owner::news).sum();
+        if !self.beat_now && age < BEAT_MS && !(news > 0 && !slow && age >= BEAT_NEWS_MS) {
             return;
         }
-        let full = self.beat_now || now.mono.since(self.full_at) >= BEAT_FULL_MS;
+        // A delta confirms the rows that it does not bring, so it has to be one beat: its first
+        // part would confirm what the second one changes. A full beat confirms nothing.
+        let full =
+            self.beat_now || now.mono.since(self.full_at) >= BEAT_FULL_MS || news > BEAT_ROWS_MAX;
         let Some(board) = &mut self.board else { return };
         let view = View { pool: &self.pool, board };
         let mut beat = Beat {
@@ -863,21 +866,25 @@ impl Conductor {
         };
         let mut rows: Vec<Row> = self.owners.values_mut().flat_map(|o| o.rows(full)).collect();
         self.beat_now = false;
+        let mut whole = true;
         loop {
             let rest = rows.split_off(rows.len().min(BEAT_ROWS_MAX));
             self.beats += 1;
             beat.number = self.beats;
             beat.rows = rows;
             board.sent(self.beats, now.mono);
-            // A beat that was not sent is a missed number: readers wait for the next full one.
-            self.beat_now |= hands.append_to_board(self.beats, &beat.encode()).is_err();
+            // A beat that was not sent is a missed number: readers wait for the next full one,
+            // which comes when one is due. At once it would be refused as well.
+            whole &= hands.append_to_board(self.beats, &beat.encode()).is_ok();
             if rest.is_empty() {
                 break;
             }
             (rows, beat.full) = (rest, false);
         }
         self.beat_at = now.mono;
-        if full {
+        if !whole {
+            self.full_at = Millis(0);
+        } else if full {
             self.full_at = now.mono;
         }
     }

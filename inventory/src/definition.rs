@@ -115,6 +115,8 @@ pub struct Run {
     pub timetable: u16,
     /// On how many shares it lives; frozen when it enters. See [`homes_of`].
     pub homes: u16,
+    /// Whether it is off sale: no new orders. What was sold stays sold.
+    pub withdrawn: bool,
 }
 
 /// A definition that cannot be sold. The path names the field.
@@ -245,6 +247,12 @@ impl Definition {
         self.timetables.get(usize::from(run.timetable))
     }
 
+    /// Whether a run is off sale.
+    #[must_use]
+    pub fn is_withdrawn(&self, run: RunId) -> bool {
+        self.runs.get(usize::from(run.0)).is_some_and(|run| run.withdrawn)
+    }
+
     /// The run of this train on this date.
     #[must_use]
     pub fn run(&self, train: &str, date: &str) -> Option<RunId> {
@@ -359,7 +367,7 @@ impl Definition {
     }
 
     /// Whether `new` may follow this one in an Amend: things are added, times and fares may
-    /// change, and nothing that was sold moves.
+    /// change, runs are withdrawn and come back, and nothing that was sold moves.
     ///
     /// # Errors
     /// [`BadDefinition`] names the field that would change what was sold.
@@ -381,7 +389,8 @@ impl Definition {
             return Err(bad("runs", "a run was removed"));
         }
         for (i, (old, new)) in self.runs.iter().zip(&new.runs).enumerate() {
-            same(&format!("runs[{i}]"), old, new)?;
+            let on_sale = |run: &Run| Run { withdrawn: false, ..run.clone() };
+            same(&format!("runs[{i}]"), &on_sale(old), &on_sale(new))?;
         }
         Ok(())
     }
@@ -534,7 +543,13 @@ pub(crate) mod tests {
             buffer_percent,
             block_seats: 10,
             timetables: vec![timetable],
-            runs: vec![Run { train: "G1".into(), date: "2027-02-01".into(), timetable: 0, homes }],
+            runs: vec![Run {
+                train: "G1".into(),
+                date: "2027-02-01".into(),
+                timetable: 0,
+                homes,
+                withdrawn: false,
+            }],
         }
     }
 

@@ -185,7 +185,7 @@ pub enum End {
 pub enum PoolEntry {
     /// The ledger begins. Nothing counts before it.
     Genesis(Box<Genesis>),
-    /// More to sell, or other times and fares.
+    /// More to sell, other times and fares, or runs that are off sale.
     Amend {
         /// The definition's version: the present one plus 1 (Genesis is 1).
         version: u64,

@@ -250,6 +250,7 @@ fn put_refusal(w: &mut Writer<'_>, refusal: Refusal) {
         Refusal::Conflict => w.u8(11),
         Refusal::No => w.u8(12),
         Refusal::Frozen => w.u8(13),
+        Refusal::Withdrawn => w.u8(14),
     };
 }
 
@@ -268,6 +269,7 @@ fn refusal(r: &mut Reader<'_>) -> Result<Refusal, Malformed> {
         11 => Refusal::Conflict,
         12 => Refusal::No,
         13 => Refusal::Frozen,
+        14 => Refusal::Withdrawn,
         _ => return Err(Malformed::Range("refusal")),
     })
 }

@@ -775,12 +775,14 @@ impl Owner {
                 let request = OrderRequest { price, ..request.clone() };
                 self.send(now, caller, command, request, retry, to, out);
             }
+            // A proof rests on what shares have confirmed, and not on what memory has seen since:
+            // behind a frame it would only grow old.
             Search::Proven { largest, .. } if largest > 0 => {
-                self.later(now, view, caller, Answer::GroupTooLarge(largest), out);
+                self.under_lease(now, view, caller, Answer::GroupTooLarge(largest), out);
             }
             Search::Proven { held, next_end, .. } => {
                 let answer = Answer::SoldOut { as_of: now.wall, held, next_end };
-                self.later(now, view, caller, answer, out);
+                self.under_lease(now, view, caller, answer, out);
             }
             Search::Unproven(why) => self.wait(now, caller, command, why, since, out),
         }
@@ -1006,7 +1008,8 @@ impl Owner {
         let Some(low) = view.pool.policy().map(|p| u32::from(p.limits.low_water_seats)) else {
             return;
         };
-        if !view.pool.has_blocks(run, class) {
+        let withdrawn = view.pool.definition().is_some_and(|d| d.is_withdrawn(run));
+        if withdrawn || !view.pool.has_blocks(run, class) {
             return;
         }
         let Some(stock) = self.state.stock().get(&(run, class)) else { return };
@@ -1375,13 +1378,11 @@ impl Owner {
         }
     }
 
-    /// Whether something was said so long ago that its fate should be known, and is not.
+    /// Whether a frame was handed over so long ago that its fate should be known, and is not.
     fn is_stalled(&self, mono: Millis) -> bool {
-        let since = match self.flights.front() {
-            Some(flight) => Some(flight.then.since.unwrap_or(flight.sealed_at)),
-            None => self.open.since,
-        };
-        since.is_some_and(|since| mono.since(since) >= STALL_MS)
+        // What was not handed over cannot be in the log.
+        let oldest = self.flights.front();
+        oldest.is_some_and(|flight| mono.since(flight.sealed_at) >= STALL_MS)
             && !teeth::has(Bug::VouchWhileStalled)
     }
 
@@ -1411,10 +1412,10 @@ impl Owner {
         }
     }
 
-    /// Whether some row changed since it was last told.
+    /// How many rows changed since they were last told.
     #[must_use]
-    pub fn has_news(&self) -> bool {
-        !self.dirty.is_empty()
+    pub fn news(&self) -> usize {
+        self.dirty.len()
     }
 
     /// The rows to tell: all of them, or those that changed. They count as told.

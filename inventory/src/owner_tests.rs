@@ -258,13 +258,13 @@ fn what_the_log_kept_waiting_while_a_machine_slept_counts_as_waiting() {
     let mut w = World::new(3, 1, 0);
     let mut owner = w.claim(1);
     w.place(&mut owner, 1, request(1, 1, 0, 2, 1));
-    let stage = |w: &World, owner: &Owner| {
-        owner.beat(w.now, View { pool: &w.pool, board: &w.board }).stage
-    };
+    let stage =
+        |w: &World, owner: &Owner| owner.beat(w.now, View { pool: &w.pool, board: &w.board }).stage;
+    let (seq, at) = w.write(&mut owner).unwrap();
     assert_eq!(stage(&w, &owner), ShareStage::Selling);
     owner.slept(STALL_MS);
     assert_eq!(stage(&w, &owner), ShareStage::Stalled);
-    w.flow(&mut owner);
+    w.give(&mut owner, Input::Delivered(seq, Fate::At(at)));
     assert_eq!(stage(&w, &owner), ShareStage::Selling);
 }
 

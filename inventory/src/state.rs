@@ -253,6 +253,8 @@ pub enum Refusal {
     KeyReused,
     /// No such run, class or journey.
     NoSuchTrip,
+    /// The run is off sale.
+    Withdrawn,
     /// More passengers than one order may have.
     PartyTooLarge(u8),
     /// The buyer holds as many unpaid orders on this run as allowed.
@@ -281,6 +283,7 @@ impl Refusal {
                 | Self::Suspended
                 | Self::Closed
                 | Self::NoSuchTrip
+                | Self::Withdrawn
                 | Self::PartyTooLarge(_)
         )
     }
@@ -776,6 +779,9 @@ impl ShareState {
             return Err(Refusal::PartyTooLarge(most));
         }
         let timetable = rules.definition.timetable(request.run).ok_or(Refusal::NoSuchTrip)?;
+        if rules.definition.is_withdrawn(request.run) && !teeth::has(Bug::SellWithdrawn) {
+            return Err(Refusal::Withdrawn);
+        }
         if rules.definition.home(request.run, request.buyer) != self.share {
             return Err(Refusal::Conflict);
         }
@@ -897,6 +903,9 @@ impl ShareState {
         }
         if self.orders.contains_key(&sent.order) {
             return Decision::Known(sent.order);
+        }
+        if rules.definition.is_withdrawn(sent.request.run) {
+            return Decision::Refuse(Refusal::No);
         }
         match self.hold(now, rules, sent.order, sent.attempt, &sent.request) {
             Some(held) => Decision::Write(Entry::Held(held), sent.order),

@@ -33,6 +33,8 @@ pub enum Bug {
     AmendTwice,
     /// An owner answers from memory without a lease.
     AnswerWithoutLease,
+    /// A run that was withdrawn is sold.
+    SellWithdrawn,
     /// An owner sells before it has read partition 0 to its end.
     SellBeforePool,
     /// Holds end within the grace after a take-over.

@@ -287,6 +287,9 @@ const KIND_AMEND: u8 = 34;
 const KIND_TAKE: u8 = 35;
 const KIND_ASSIGN: u8 = 36;
 const KIND_POLICY: u8 = 37;
+/// An Amend by which some runs are off sale. A kind of its own, so that a ledger in which none
+/// ever was is what it always was, and a version that cannot withdraw does not sell on.
+const KIND_WITHDRAW: u8 = 38;
 
 fn put_entry(w: &mut Writer<'_>, said: &Entry) -> u8 {
     match said {
@@ -408,7 +411,15 @@ fn put_pool_entry(w: &mut Writer<'_>, said: &PoolEntry) -> u8 {
         PoolEntry::Amend { version, definition } => {
             w.u64(*version);
             put_definition(w, definition);
-            KIND_AMEND
+            let withdrawn: Vec<u16> =
+                (0..).zip(&definition.runs).filter(|(_, r)| r.withdrawn).map(|(i, _)| i).collect();
+            if withdrawn.is_empty() {
+                return KIND_AMEND;
+            }
+            w.list(withdrawn.iter(), |w, run| {
+                w.u16(*run);
+            });
+            KIND_WITHDRAW
         }
         PoolEntry::Take(take) => {
             w.u16(take.share.0).u64(take.request.0);
@@ -451,6 +462,19 @@ fn pool_entry(kind: u8, r: &mut Reader<'_>) -> Result<PoolEntry, Malformed> {
             PoolEntry::Genesis(Box::new(Genesis { topic_id, definition: definition(r)? }))
         }
         KIND_AMEND => PoolEntry::Amend { version: r.u64()?, definition: Box::new(definition(r)?) },
+        KIND_WITHDRAW => {
+            let version = r.u64()?;
+            let mut definition = Box::new(definition(r)?);
+            let withdrawn = r.list(Reader::u16)?;
+            if withdrawn.is_empty() || !withdrawn.is_sorted_by(|a, b| a < b) {
+                return Err(Malformed::Range("withdrawn runs"));
+            }
+            for run in withdrawn {
+                let run = definition.runs.get_mut(usize::from(run));
+                run.ok_or(Malformed::Range("withdrawn run"))?.withdrawn = true;
+            }
+            PoolEntry::Amend { version, definition }
+        }
         KIND_TAKE => PoolEntry::Take(Take {
             share: ShareId(r.u16()?),
             request: Request(r.u64()?),
@@ -616,6 +640,7 @@ fn definition(r: &mut Reader<'_>) -> Result<Definition, Malformed> {
                 date: r.text()?.to_owned(),
                 timetable: r.u16()?,
                 homes: r.u16()?,
+                withdrawn: false,
             })
         })?,
     })
@@ -778,9 +803,10 @@ pub(crate) mod tests {
                 let definition = one_run(stops, coaches, 4, 20);
                 PoolEntry::Genesis(Box::new(Genesis { topic_id, definition }))
             }),
-            any::<u64>().prop_map(|version| PoolEntry::Amend {
-                version,
-                definition: Box::new(one_run(3, 2, 4, 20))
+            (any::<u64>(), any::<bool>()).prop_map(|(version, withdrawn)| {
+                let mut definition = Box::new(one_run(3, 2, 4, 20));
+                definition.runs[0].withdrawn = withdrawn;
+                PoolEntry::Amend { version, definition }
             }),
             (any::<u16>(), any::<u64>(), prop::collection::vec(any::<(u16, u16)>(), 0..5))
                 .prop_map(|(share, request, blocks)| PoolEntry::Take(Take {

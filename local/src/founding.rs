@@ -118,8 +118,14 @@ async fn adopt(path: &Path, sale: &TrainSale, file: FileLedger) -> Result<Opened
         None => {
             let definition = crds::definition::found(sale).map_err(|f| findings(path, &f))?;
             let shares = definition.shares;
+            let new = crds::definition::amend(&definition, sale).map_err(|f| findings(path, &f))?;
+            let amended = new != definition;
             let genesis = PoolEntry::Genesis(Box::new(Genesis { topic_id: id, definition }));
             append(&mut log, &name, id, genesis).await?;
+            if amended {
+                let amend = PoolEntry::Amend { version: 2, definition: Box::new(new) };
+                append(&mut log, &name, id, amend).await?;
+            }
             shares
         }
         Some(old) => {

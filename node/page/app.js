@@ -286,12 +286,13 @@ const countId = (run, of) => `count ${run.run} ${of.name}`;
 function showCount(run, of) {
   const at = $(countId(run, of));
   if (!at) return;
-  const text = freeText(of);
+  const text = freeText(run, of);
   if (at.textContent !== text) at.textContent = text;
   at.parentElement.classList.toggle('none', of.complete && of.available === 0);
 }
 
-function freeText(of) {
+function freeText(run, of) {
+  if (run.withdrawn) return t.offSale;
   if (of.complete) return of.available ? t.free(count(of.available)) : t.noneFree;
   // Not every share was heard of: what is known is a lower bound.
   return of.available ? t.atLeast(count(of.available)) : t.counting;
@@ -320,7 +321,7 @@ function drawRun(run) {
       onclick: () => pick(run, of),
     }, h('span', { class: 'name' }, of.name), ' ',
     h('span', { class: 'price' }, money(of.priceMinor)), ' ',
-    h('span', { class: 'count', id: countId(run, of) }, freeText(of)));
+    h('span', { class: 'count', id: countId(run, of) }, freeText(run, of)));
   };
   return h('article', { class: 'run', 'aria-label': train },
     h('h3', {}, h('span', { class: 'train' }, train), ' ',
@@ -521,7 +522,7 @@ function wayOut(item, done) {
     if (others.length) {
       more.push(h('p', {}, t.others), h('ul', {}, others.slice(0, 6).map(([run, of], i) => h('li', {},
         button(`other-${i}`, [run.run.split('/')[0], ' ', hour(ends(run, body.from, body.to)[0].departs),
-          ` · ${of.name} · ${money(of.priceMinor)} · ${freeText(of)}`], { run: run.run, class: of.name })))));
+          ` · ${of.name} · ${money(of.priceMinor)} · ${freeText(run, of)}`], { run: run.run, class: of.name })))));
     }
     more.push(h('p', { class: 'actions' }, again(t.tryAgain), dismiss));
     return more;

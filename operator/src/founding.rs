@@ -89,7 +89,13 @@ impl InitFailure {
     #[must_use]
     pub fn heals(&self) -> bool {
         match self {
-            Self::Told(failure) => failure.kind.heals(),
+            // A cluster that refuses while its brokers are starting takes it later: fewer of them
+            // than replicas, nobody who leads. What is there and is wrong stays so.
+            Self::Told(failure) => {
+                let refused = failure.kind == FailureKind::TopicMisconfigured
+                    && failure.differences.is_empty();
+                failure.kind.heals() || refused
+            }
             Self::Silent(_) => true,
         }
     }
@@ -280,6 +286,14 @@ pub(crate) mod tests {
             panic!("it failed")
         };
         assert_eq!((failure.reason(), failure.retry_at(at).as_second()), ("KafkaUnreachable", 10));
+        let refused = |differences| {
+            let (kind, message) = (FailureKind::TopicMisconfigured, String::new());
+            InitFailure::Told(Failure { kind, message, differences })
+        };
+        assert!(refused(Vec::new()).heals());
+        let (topic, key) = ("t".to_owned(), "cleanup.policy".to_owned());
+        let (have, want) = ("compact".to_owned(), "delete".to_owned());
+        assert!(!refused(vec![Difference { topic, key, have, want }]).heals());
     }
 
     #[test]

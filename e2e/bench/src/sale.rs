@@ -311,6 +311,7 @@ fn definition(name: &str, shares: u16) -> Definition {
         date: "2027-02-01".to_owned(),
         timetable: 0,
         homes,
+        withdrawn: false,
     };
     Definition {
         ledger: name.to_owned(),

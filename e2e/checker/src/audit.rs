@@ -56,6 +56,9 @@ pub struct Audit<'a> {
     pub watched: Watched,
     /// The past of seats that somebody was told are sold out.
     pub history: History,
+    /// How late each hold that lapsed was ended, behind deadline and grace, in milliseconds by its
+    /// writer's clock.
+    pub late_ms: Vec<u32>,
     /// What is broken.
     pub findings: Findings,
 }
@@ -79,6 +82,7 @@ impl<'a> Audit<'a> {
             travels: Travels::default(),
             watched: Watched::new(told),
             history: History::default(),
+            late_ms: Vec::new(),
             findings: Findings::default(),
         }
     }
@@ -182,6 +186,10 @@ impl<'a> Audit<'a> {
             self.findings.add(Promise::Expiry, &[live.held, at], || {
                 format!("order {} expired {} ms early", live.id, due - said.header.now)
             });
+        }
+        if why == Why::Expired {
+            let late = said.header.now.saturating_sub(due);
+            self.late_ms.push(u32::try_from(late).unwrap_or(u32::MAX));
         }
     }
 }

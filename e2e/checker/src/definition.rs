@@ -124,6 +124,8 @@ pub struct Run {
     pub timetable: u16,
     /// On how many shares it lives.
     pub homes: u16,
+    /// Whether no new orders are to be taken for it.
+    pub withdrawn: bool,
 }
 
 /// A block as the definition cuts it.
@@ -333,7 +335,9 @@ impl Definition {
         {
             return Some("changes a timetable");
         }
-        if !new.runs.starts_with(&self.runs) {
+        let kept =
+            |(old, new): (&Run, &Run)| *old == Run { withdrawn: old.withdrawn, ..new.clone() };
+        if new.runs.len() < self.runs.len() || !self.runs.iter().zip(&new.runs).all(kept) {
             return Some("changes a run");
         }
         None
@@ -452,5 +456,6 @@ fn run(at: &mut Cursor<'_>) -> Result<Run, Malformed> {
         date: at.text(ANY)?.to_owned(),
         timetable: at.u16()?,
         homes: at.u16()?,
+        withdrawn: false,
     })
 }

@@ -180,6 +180,19 @@ fn pool_entry<'a>(kind: u8, at: &mut Cursor<'a>) -> Result<PoolEntry<'a>, Malfor
             evict: ascending(at.list(|at| Ok((at.u16()?, at.u32()?)))?)?,
         },
         37 => PoolEntry::Policy { version: at.u64()?, policy: policy(at)? },
+        38 => {
+            let version = at.u64()?;
+            let mut definition = Box::new(Definition::read(at)?);
+            let runs = at.list(Cursor::u16)?;
+            if runs.is_empty() || !runs.is_sorted_by(|a, b| a < b) {
+                return Err(Malformed("withdrawn runs do not ascend, or there are none"));
+            }
+            for run in runs {
+                let run = definition.runs.get_mut(usize::from(run));
+                run.ok_or(Malformed("a withdrawn run that there is not"))?.withdrawn = true;
+            }
+            PoolEntry::Amend { version, definition }
+        }
         _ => return Err(Malformed("a kind that the pool does not have")),
     })
 }

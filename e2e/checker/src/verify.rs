@@ -16,9 +16,9 @@ use crate::source::{Ledger, Part, Unreadable};
 use crate::words::Place;
 
 /// How long before a "sold out" a seat must have been free at least to make it a lie: 1.5 s, which
-/// is how old a proof may be when it is found, 6 s, which is how long it may then wait for a frame,
-/// and the time that it takes to reach its buyer.
-pub const MARGIN_MS: u64 = 10_000;
+/// is how old a proof may be when it is found, 0.8 s, which is how long it may then wait for a
+/// lease, and 5 s, after which no buyer waits any more.
+pub const MARGIN_MS: u64 = 8_000;
 
 /// What to look at besides the ledger.
 #[derive(Clone, Debug)]
@@ -160,6 +160,7 @@ pub fn verify(
     }
     records(&mut report, &tally, &audit);
     orders(&mut report, &shares);
+    lapsed(&mut report, &mut audit.late_ms);
     stock(&mut report, founding, &shares, &mut audit);
     promises(&mut report, told, founding, &mut audit);
     let mut free = Vec::new();
@@ -220,6 +221,18 @@ fn orders(report: &mut Report, shares: &[Share]) {
     report.figure("shares", shares.len());
     report.figure("shares.claimed", shares.iter().filter(|s| s.epoch() > 0).count());
     report.figure("shares.frozen", shares.iter().filter(|s| s.frozen()).count());
+}
+
+/// How late holds were ended. A node that took a share over waits, so only a quiet ledger tells
+/// what its nodes can do.
+fn lapsed(report: &mut Report, late_ms: &mut [u32]) {
+    late_ms.sort_unstable();
+    let rank = |percent: usize| (late_ms.len() * percent).div_ceil(100).max(1) - 1;
+    for (name, percent) in [("p50", 50), ("p99", 99), ("max", 100)] {
+        if let Some(late) = late_ms.get(rank(percent)) {
+            report.figure(format!("holds.late-ms.{name}"), *late);
+        }
+    }
 }
 
 fn stock(report: &mut Report, founding: &Founding, shares: &[Share], audit: &mut Audit<'_>) {

@@ -62,7 +62,13 @@ pub fn definition(coaches: u16) -> Definition {
         buffer_percent: 50,
         block_seats: 4,
         timetables: vec![timetable],
-        runs: vec![Run { train: "G1".into(), date: "2027-02-01".into(), timetable: 0, homes }],
+        runs: vec![Run {
+            train: "G1".into(),
+            date: "2027-02-01".into(),
+            timetable: 0,
+            homes,
+            withdrawn: false,
+        }],
     }
 }
 
@@ -193,6 +199,7 @@ pub fn pool_entry(dice: &mut Dice<'_>, versions: [u64; 3]) -> PoolEntry {
         1 => {
             let mut definition = definition(2 + u16::from(dice.below(4)));
             strange(dice, &mut definition);
+            definition.runs.iter_mut().for_each(|run| run.withdrawn = dice.seldom(4));
             let version = next(dice, versions[0]);
             PoolEntry::Amend { version, definition: Box::new(definition) }
         }

@@ -265,6 +265,7 @@ fn answer(dice: &mut Dice<'_>) -> Answer {
             Refusal::Closed,
             Refusal::KeyReused,
             Refusal::NoSuchTrip,
+            Refusal::Withdrawn,
             Refusal::PartyTooLarge(5),
             Refusal::TooManyHolds(3),
             Refusal::TooManyOrders(3),

@@ -10,7 +10,7 @@ use std::ops::Range;
 use inventory::board::{Beat, Board};
 use inventory::claim::Reason;
 use inventory::definition::Definition;
-use inventory::entry::{Assign, End, Entry, Held, Policy, PoolEntry};
+use inventory::entry::{Assign, End, Entry, Held, Policy, PoolEntry, Sent};
 use inventory::legs::Journey;
 use inventory::owner::{Answer, OrderView, Status};
 use inventory::state::Refusal;
@@ -150,8 +150,9 @@ pub(crate) struct Judge {
     claimants: BTreeMap<(ShareId, u32), Incarnation>,
     /// The latest time of day that each process has seen.
     wall: BTreeMap<Incarnation, u64>,
-    /// When a process took a turn at which time of day: a frame bears that of its first entry.
-    turns: BTreeMap<(Incarnation, u64), u64>,
+    /// When a process took a turn at which time of day, and what it had read of partition 0: a
+    /// frame bears the time of its first entry.
+    turns: BTreeMap<(Incarnation, u64), (u64, u64)>,
     /// When and why which process decided to claim a share after which epoch.
     decided: BTreeMap<(ShareId, u32, Incarnation), (u64, Reason)>,
     /// Claims that lie behind a beat of the owner before, said after they were decided.
@@ -625,10 +626,10 @@ impl Judge {
     }
 
     /// A process takes a turn, and sees this time of day.
-    pub(crate) fn turns(&mut self, now: u64, who: Incarnation, wall: u64) {
+    pub(crate) fn turns(&mut self, now: u64, who: Incarnation, wall: u64, read: u64) {
         let latest = self.wall.entry(who).or_default();
         *latest = wall.max(*latest);
-        self.turns.entry((who, wall)).or_insert(now);
+        self.turns.entry((who, wall)).or_insert((now, read));
     }
 
     /// The owner of a share says something in it, and has read so much of partition 0. What is
@@ -648,7 +649,9 @@ impl Judge {
         // was begun is not to be told then.
         let time = frame.header.now.0;
         let later = time > of.said.max(of.time);
-        let opened = self.turns.get(&(who, time)).copied().filter(|_| later);
+        let turn = self.turns.get(&(who, time)).copied().filter(|_| later);
+        let opened = turn.map(|(at, _)| at);
+        let off_sale = turn.and_then(|(_, from)| self.off_sale(from, read, &entries));
         let sells = |e: &Entry| match e {
             Entry::Held(_) | Entry::Sent(_) | Entry::Accept { .. } => true,
             Entry::Ended { .. } | Entry::Refunded { .. } | Entry::Refused { .. } => true,
@@ -671,9 +674,29 @@ impl Judge {
         if let Some(what) = read {
             self.blame(now, "an owner has read partition 0", what);
         }
+        if let Some(what) = off_sale {
+            self.blame(now, "a withdrawn run is not sold", what);
+        }
         for what in early {
             self.blame(now, "no expiry within the grace", what);
         }
+    }
+
+    /// What of this sells a run that was off sale by every definition that its owner can have
+    /// gone by: it had read `from` of partition 0 before it decided, and `upto` afterwards.
+    fn off_sale(&self, from: u64, upto: u64, entries: &[Entry]) -> Option<String> {
+        let definitions = &self.pool.definitions;
+        let first = definitions.partition_point(|(at, _)| *at < from).checked_sub(1)?;
+        let known: Vec<_> =
+            definitions[first..].iter().take_while(|(at, _)| *at < upto.max(from)).collect();
+        let run = entries.iter().find_map(|entry| match entry {
+            Entry::Held(Held { request, .. }) | Entry::Sent(Sent { request, .. }) => {
+                Some(request.run)
+                    .filter(|run| known.iter().all(|(_, definition)| definition.is_withdrawn(*run)))
+            }
+            _ => None,
+        });
+        run.map(|run| format!("run {run}, by the Amend at {}", definitions[first].0))
     }
 
     /// Why a hold may not end yet. Its owner decides when the frame is begun or later, by its own
@@ -955,6 +978,13 @@ impl Judge {
         }
     }
 
+    /// A buyer hears that a run is off sale.
+    pub(crate) fn hears_withdrawn(&mut self, now: u64, run: RunId) {
+        if !self.pool.definitions.iter().any(|(_, definition)| definition.is_withdrawn(run)) {
+            self.blame(now, "off sale is what was withdrawn", format!("run {run}"));
+        }
+    }
+
     /// A buyer who was told of an order hears that there is none, or that it cannot be paid.
     pub(crate) fn hears_it_is_lost(&mut self, now: u64, order: OrderId, answer: &Answer) {
         let what = format!("order {order}: {answer:?}");
@@ -968,10 +998,13 @@ impl Judge {
 
     // At the end.
 
-    /// Free stretches, wherever they are: a seat and from where to where.
+    /// Free stretches on sale, wherever they are: a seat and from where to where.
     pub(crate) fn free(&self) -> Vec<(RunId, ClassId, u8, u8)> {
         let mut free = Vec::new();
         for (seat, (class, whole)) in &self.classes {
+            if self.definition().is_some_and(|d| d.is_withdrawn(seat.0)) {
+                continue;
+            }
             let taken = self.shares.values().find_map(|of| of.seats.get(seat)).unwrap_or(&0);
             let stretches = stretches(whole & !taken);
             free.extend(stretches.into_iter().map(|(from, to)| (seat.0, *class, from, to)));

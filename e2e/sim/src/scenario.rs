@@ -81,6 +81,8 @@ pub enum Kind {
     Zombie,
     /// More to sell.
     Amend,
+    /// A run is taken off sale; now and then it comes back.
+    Withdraw,
     /// No new orders for a while.
     Suspend,
     /// The TrainSale is deleted, its nodes drained, and created again over the same ledger.
@@ -97,7 +99,7 @@ const KINDS: &[(Kind, u64)] = &[
     (Kind::Grey, 3),
     (Kind::SlowReads, 6),
     (Kind::SlowBoard, 3),
-    (Kind::SlowWrites, 5),
+    (Kind::SlowWrites, 9),
     (Kind::UnknownAcks, 6),
     (Kind::NoOffsets, 5),
     (Kind::LeaderLost, 8),
@@ -117,6 +119,7 @@ const KINDS: &[(Kind, u64)] = &[
     (Kind::Drain, 4),
     (Kind::Zombie, 3),
     (Kind::Amend, 5),
+    (Kind::Withdraw, 4),
     (Kind::Suspend, 1),
     (Kind::Recreate, 1),
 ];
@@ -245,6 +248,7 @@ fn definition(rng: &mut Rng, shares: u16) -> Definition {
         date: "2027-02-01".into(),
         timetable: 0,
         homes: u16::try_from(rng.within(1, u64::from(shares.min(4)))).unwrap_or(1),
+        withdrawn: false,
     };
     Definition {
         ledger: LEDGER.into(),
@@ -263,6 +267,14 @@ fn coach(at: usize, class: ClassId, seats: u64) -> Coach {
     Coach { name: format!("{at}"), class, seats, row_layout: "A-C".into() }
 }
 
+/// The definition with one run off sale, or on sale again.
+pub(crate) fn withdrawn(old: &Definition, twist: u64, withdrawn: bool) -> Definition {
+    let mut new = old.clone();
+    let at = usize::try_from(twist % new.runs.len() as u64).unwrap_or(0);
+    new.runs[at].withdrawn = withdrawn;
+    new
+}
+
 /// The definition with one coach more, and now and then another run.
 pub(crate) fn amended(old: &Definition, twist: u64) -> Definition {
     let mut new = old.clone();
@@ -274,7 +286,7 @@ pub(crate) fn amended(old: &Definition, twist: u64) -> Definition {
         let i = new.runs.len();
         let homes = u16::try_from(1 + twist % 3).unwrap_or(1).min(new.shares);
         let (train, date) = (format!("G{i}"), "2027-02-02".to_owned());
-        new.runs.push(Run { train, date, timetable: 0, homes });
+        new.runs.push(Run { train, date, timetable: 0, homes, withdrawn: false });
     }
     new
 }
@@ -299,6 +311,7 @@ fn faults(rng: &mut Rng) -> Vec<Fault> {
             Kind::Crash => rng.pick(&[50, 500, 3_000, 12_000]),
             Kind::LeaderLost => rng.within(200, 3_000),
             Kind::Recreate => rng.within(1_000, 4_000),
+            Kind::SlowWrites => rng.pick(&[2_000, 5_000, 14_000]),
             _ => rng.pick(&[500, 2_000, 5_000, 14_000]),
         };
         let at = rng.within(BUSY_FROM, FAULTS_UNTIL);

@@ -137,6 +137,7 @@ impl Shopper {
             Answer::SoldOut { .. } => self.finish("sold out"),
             Answer::GroupTooLarge(_) => self.finish("group too large"),
             Answer::Busy(_) | Answer::Unknown => self.again(),
+            Answer::Refused(Refusal::Withdrawn) => self.finish("withdrawn"),
             Answer::Refused(Refusal::TooManyHolds(_) | Refusal::TooManyOrders(_)) => {
                 self.finish("too many")
             }

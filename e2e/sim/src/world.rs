@@ -11,7 +11,7 @@ mod nodes;
 mod operators;
 mod peers;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use inventory::conductor::{Lost, Mark, Onward};
 use inventory::dispatcher::{Dispatcher, Report, Sign};
@@ -138,6 +138,7 @@ enum Event {
     Killed(Pid),
     Fault(usize),
     Amend(u64),
+    Withdraw(u64, bool),
     Recreated,
     Settled,
     Resold(usize),
@@ -195,7 +196,6 @@ pub(crate) struct World<'a> {
     pods: Vec<Pod>,
     named: usize,
     recreating: bool,
-    amends: BTreeSet<u64>,
     judge: Judge,
     trace: u64,
     faults: usize,
@@ -237,7 +237,6 @@ impl<'a> World<'a> {
             pods: Vec::new(),
             named: 0,
             recreating: false,
-            amends: BTreeSet::new(),
             judge: Judge::default(),
             trace: 0xcbf2_9ce4_8422_2325,
             faults: 0,
@@ -406,6 +405,7 @@ impl<'a> World<'a> {
             Event::Killed(pid) => self.end_process(pid),
             Event::Fault(at) => self.fault(self.scenario.faults[at]),
             Event::Amend(twist) => self.amend(twist),
+            Event::Withdraw(twist, off) => self.withdraw(twist, off),
             Event::Recreated => self.recreated(),
             Event::Settled => self.settled(),
             Event::Resold(sold_before) => self.resold(sold_before),

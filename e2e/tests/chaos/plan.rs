@@ -217,19 +217,26 @@ pub(crate) fn plan(size: &Size, seed: u64) -> Plan {
             let lasts_ms = 5_000 + (size.stop_ms_max - 5_000) * step / steps;
             storm.anywhere(lasts_ms, |dice| Deed::Stop { node: dice.index(NODES) });
         }
+        // An operator whose machine is cut off cannot take over, and one that was cut off for long
+        // has ended and comes back when its kubelet thinks fit: a duel has no cut before it.
+        let duels = part(size.duels);
+        let duel_ms = if duels.is_empty() { 0 } else { DUEL_MS + 1_000 };
+        (storm.from, storm.ms) = (now + duel_ms, size.storm_ms - duel_ms);
         storm.in_turn(part(size.partitions), (5_000, 30_000), |dice, i| {
             let machine = dice.roll(1, MACHINES);
             let machine = u8::try_from(machine).expect("a few machines");
             let way = [Way::Both, Way::Deaf, Way::Both, Way::Mute][(i + turn) as usize % 4];
             Deed::Cut { machine, way }
         });
+        (storm.from, storm.ms) = (now, duel_ms);
+        storm.in_turn(duels, (DUEL_MS, DUEL_MS), |_, _| Deed::Duel);
+        (storm.from, storm.ms) = (now, size.storm_ms);
         storm.in_turn(part(size.wipes), (3_000, 20_000), |_, i| {
             Deed::Wipe([Wipe::Flush, Wipe::Kill, Wipe::Stale][(i + turn) as usize % 3])
         });
         storm.in_turn(part(size.broker_kills), (5_000, 15_000), |dice, _| Deed::KillBroker {
             broker: dice.index(BROKERS),
         });
-        storm.in_turn(part(size.duels), (DUEL_MS, DUEL_MS), |_, _| Deed::Duel);
         now += size.storm_ms;
     }
     faults.sort();
@@ -342,6 +349,19 @@ mod tests {
                 };
                 let ended = last.insert(lane, fault.ends_ms()).unwrap_or(0);
                 assert!(ended < fault.at_ms, "{fault}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_duel_has_no_cut_beside_it_or_shortly_before() {
+        for plan in plans(&WHOLE).chain(plans(&TENTH)) {
+            let of = |deed: fn(&Deed) -> bool| plan.faults.iter().filter(move |f| deed(&f.deed));
+            for duel in of(|deed| *deed == Deed::Duel) {
+                for cut in of(|deed| matches!(deed, Deed::Cut { .. })) {
+                    let before = cut.ends_ms() + 60_000 < duel.at_ms;
+                    assert!(before || duel.ends_ms() < cut.at_ms, "{duel} meets {cut}");
+                }
             }
         }
     }

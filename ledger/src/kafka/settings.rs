@@ -87,7 +87,7 @@ pub(super) fn producer(config: &KafkaConfig, keep: Kept) -> ClientConfig {
         // latest, and they read only what all in-sync replicas have.
         Kept::ForNow => settings
             .set("message.timeout.ms", NEWS_MS_MAX.to_string())
-            .set("acks", "1")
+            .set("acks", "all")
             .set("enable.idempotence", "false")
             .set("message.send.max.retries", "0"),
     };

@@ -13,7 +13,7 @@ use super::{Reply, reply};
 pub const TYPES: &str = "https://stationmaster.dev/problems/";
 
 /// All kinds of problems; what each means is in `docs/problems.md`.
-pub const KINDS: [&str; 21] = [
+pub const KINDS: [&str; 22] = [
     "busy",
     "unknown",
     "not-open",
@@ -23,6 +23,7 @@ pub const KINDS: [&str; 21] = [
     "group-too-large",
     "too-many-holds",
     "too-many-orders",
+    "run-withdrawn",
     "key-reused",
     "invalid",
     "malformed",
@@ -218,6 +219,10 @@ impl Problem {
                 "The key was used for another order",
                 "an Idempotency-Key belongs to one body; use a new one for a new order",
             ),
+            Refusal::Withdrawn => {
+                let detail = "no new orders are taken for this run; what was sold stays sold";
+                conflict("run-withdrawn", "The run is off sale", detail.into())
+            }
             Refusal::NoSuchTrip => Self::no_such_trip("no such run, class or journey"),
             Refusal::PartyTooLarge(most) => {
                 Self::invalid(format!("passengers: an order has 1 to {most} passengers"))

@@ -41,6 +41,8 @@ pub(crate) struct RunBody<'a> {
     stops: Vec<StopBody<'a>>,
     /// Its classes.
     classes: Vec<ClassBody<'a>>,
+    /// Whether the run is off sale: no new orders are taken.
+    withdrawn: bool,
     /// When the sale opens, if that is set.
     opens: Option<String>,
     /// When the sale closes, if that is set.
@@ -191,6 +193,7 @@ fn describe<'a>(
         let counted = world.board().as_ref().map(|b| b.count(world.pool(), id, class, journey));
         // While some share was not heard of, the count is a lower bound and says so.
         let (available, complete) = counted.unwrap_or((0, false));
+        let (available, complete) = if run.withdrawn { (0, true) } else { (available, complete) };
         classes.push(ClassBody {
             name: &of_class.name,
             available,
@@ -204,6 +207,7 @@ fn describe<'a>(
         run: format!("{}/{}", run.train, run.date),
         stops: timetable.stops.iter().map(stop).collect(),
         classes,
+        withdrawn: run.withdrawn,
         opens: policy.and_then(|p| p.open).map(time),
         closes: policy.and_then(|p| p.close).map(time),
         as_of: time(as_of),

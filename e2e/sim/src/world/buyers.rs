@@ -1,7 +1,7 @@
 //! Buyers at nodes.
 
 use inventory::owner::Answer;
-use inventory::state::Command;
+use inventory::state::{Command, Refusal};
 
 use super::{Event, Pid, Press, World};
 use crate::process::Bring;
@@ -109,6 +109,9 @@ impl World<'_> {
             Some(Answer::SoldOut { .. }) => self.judge.hears_none(self.now, since, trip, 0),
             Some(Answer::GroupTooLarge(most)) => {
                 self.judge.hears_none(self.now, since, trip, *most);
+            }
+            Some(Answer::Refused(Refusal::Withdrawn)) => {
+                self.judge.hears_withdrawn(self.now, trip.0);
             }
             Some(answer) => self.judge.hears_nonsense(self.now, answer),
         }

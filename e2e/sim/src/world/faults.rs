@@ -1,6 +1,7 @@
 //! Faults, as they begin.
 
 use inventory::conductor::{Mail, Torn};
+use inventory::definition::Definition;
 use inventory::entry::PoolEntry;
 use inventory::owner::Fate;
 use inventory::words::ShareId;
@@ -8,7 +9,7 @@ use inventory::words::ShareId;
 use super::{Event, Lane, Pending, Pid, World};
 use crate::process::Kept;
 use crate::redis::Redis;
-use crate::scenario::{Fault, Kind, amended};
+use crate::scenario::{Fault, Kind, amended, withdrawn};
 
 impl World<'_> {
     fn some_node(&self, target: u64) -> Option<Pid> {
@@ -55,6 +56,12 @@ impl World<'_> {
             Kind::TwoOperators => self.two_until = until,
             Kind::Suspend => self.suspended_until = until,
             Kind::Amend => self.at(self.now, Event::Amend(twist)),
+            Kind::Withdraw => {
+                self.at(self.now, Event::Withdraw(twist, true));
+                if twist.is_multiple_of(2) {
+                    self.at(until, Event::Withdraw(twist, false));
+                }
+            }
             Kind::Recreate => self.recreate(until),
             _ => {
                 if let Some(pid) = node {
@@ -165,11 +172,30 @@ impl World<'_> {
         let pool = self.processes[pid].conductor.pool();
         let Some(old) = pool.definition() else { return };
         let version = pool.definition_version() + 1;
-        // One spec says one thing, whichever operator posts it; and it says so only once.
-        if old.timetables[0].coaches.len() > 5 || self.amends.contains(&version) {
+        if old.timetables[0].coaches.len() > 5 {
             return;
         }
         let definition = Box::new(amended(old, twist));
+        self.post_amend(version, definition, twist, Event::Amend(twist));
+    }
+
+    /// A run goes off sale, or comes back.
+    pub(super) fn withdraw(&mut self, twist: u64, off: bool) {
+        let Some(pid) = self.some_node(twist) else { return };
+        let pool = self.processes[pid].conductor.pool();
+        let Some(old) = pool.definition() else { return };
+        let version = pool.definition_version() + 1;
+        let definition = withdrawn(old, twist, off);
+        let again = Event::Withdraw(twist, off);
+        if definition == **old {
+            return;
+        }
+        self.post_amend(version, Box::new(definition), twist, again);
+    }
+
+    /// Posts an Amend through one node or two; later, if the first cannot be reached.
+    fn post_amend(&mut self, version: u64, definition: Box<Definition>, twist: u64, again: Event) {
+        let Some(pid) = self.some_node(twist) else { return };
         let entry = PoolEntry::Amend { version, definition };
         if self.post_through(pid, &entry, move |pool| version == pool.definition_version() + 1) {
             if let Some(other) = self.some_node(twist / 7) {
@@ -178,7 +204,7 @@ impl World<'_> {
                 });
             }
         } else {
-            self.soon(500, 1_500, Event::Amend(twist));
+            self.soon(500, 1_500, again);
         }
     }
 

@@ -145,7 +145,8 @@ impl World<'_> {
         let process = &mut self.processes[pid];
         process.woken = false;
         let now = process.clocks(self.now);
-        self.judge.turns(self.now, process.me.incarnation, now.wall.0);
+        let read = process.conductor.pool().position().0;
+        self.judge.turns(self.now, process.me.incarnation, now.wall.0, read);
         let mut acts = Vec::new();
         process.work.commands.append(&mut process.desk.inbox);
         let refuses = process.refuses_until > self.now;
