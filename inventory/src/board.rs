@@ -35,7 +35,7 @@ pub const SETTLED_MS: u64 = 1_500;
 const ECHOES_MAX: usize = 40;
 
 /// Version of a beat's bytes. Another version is ignored: the board carries no history.
-const BEAT_VERSION: u32 = u32::from_le_bytes(*b"SMb1");
+const BEAT_VERSION: u32 = u32::from_le_bytes(*b"SMb2");
 
 /// How far a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::FromRepr)]
@@ -119,6 +119,8 @@ pub struct Beat {
     pub seen: Offset,
     /// Every share that it owns.
     pub shares: Vec<ShareBeat>,
+    /// Shares of others that it has folded, and could sell from at once.
+    pub folded: Vec<ShareId>,
     /// Rows of shares that it owns: all, or those that changed.
     pub rows: Vec<Row>,
 }
@@ -137,6 +139,9 @@ impl Beat {
             w.option(s.accepted_take.as_ref(), |w, t| {
                 w.u64(t.0);
             });
+        });
+        w.list(self.folded.iter(), |w, share| {
+            w.u16(share.0);
         });
         w.list(self.rows.iter(), |w, row| {
             w.u16(row.share.0).u16(row.run.0).u8(row.class.0).u32(row.held);
@@ -177,6 +182,7 @@ impl Beat {
                     accepted_take: r.option(Reader::u64)?.map(Offset),
                 })
             })?,
+            folded: r.list(|r| Ok(ShareId(r.u16()?)))?,
             rows: r.list(|r| {
                 Ok(Row {
                     share: ShareId(r.u16()?),
@@ -202,6 +208,8 @@ pub struct NodeSeen {
     pub address: Address,
     /// How far it is.
     pub state: NodeState,
+    /// Shares of others that it has folded, and could sell from at once.
+    pub folded: Vec<ShareId>,
     /// The number of its last beat.
     number: u64,
     /// When its last beat was read, on the reader's monotonic clock.
@@ -407,6 +415,7 @@ impl Board {
             incarnation: beat.incarnation,
             address: beat.address,
             state: beat.state,
+            folded: beat.folded,
             number: beat.number,
             heard: mono,
             pool: beat.pool,

@@ -3,7 +3,7 @@
 //! Two owners can do no harm (the log decides), but claims over a live owner cost buyers an
 //! "unknown". So a claim needs a reason, and every reason is here.
 
-use crate::board::{Board, NodeState};
+use crate::board::{Board, NodeSeen, NodeState};
 use crate::pool::Pool;
 use crate::state::ShareState;
 use crate::teeth::{self, Bug};
@@ -114,17 +114,21 @@ pub fn may_claim(state: &ShareState, at: &Standing) -> Option<Reason> {
     (silent && at.first_in_line).then_some(Reason::Silent)
 }
 
-/// The node to which an owner should yield a share: the plan names another, and that is ready.
+/// The node to which an owner should yield a share: the plan names another, that is ready, and has
+/// folded the share, which may take it seconds in which nobody would sell. An owner that has to go
+/// soon does not wait for that.
 #[must_use]
 pub fn should_yield(
     share: ShareId,
     me: NodeId,
-    pool: &Pool,
-    board: &Board,
+    (pool, board): (&Pool, &Board),
     mono: Millis,
+    in_haste: bool,
 ) -> Option<NodeId> {
     let named = *pool.assign().nodes.get(&share)?;
-    let ready = board.live(mono, LIVE_MS).any(|(n, s)| n == named && s.state == NodeState::Ready);
+    let able =
+        |n: &NodeSeen| n.state == NodeState::Ready && (in_haste || n.folded.contains(&share));
+    let ready = board.live(mono, LIVE_MS).any(|(node, seen)| node == named && able(seen));
     (named != me && ready).then_some(named)
 }
 

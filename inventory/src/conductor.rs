@@ -43,6 +43,10 @@ const SILENCE_LEAD_MS: u64 = 2_000;
 /// How long a drain waits for the plan to name successors before it names them itself.
 const DRAIN_PLAN_MS: u64 = 1_500;
 
+/// How long a drain waits for the named successors to fold its shares: long enough for millions of
+/// orders, and short beside the minute that a pod has.
+const DRAIN_FOLD_MS: u64 = 10_000;
+
 /// How long after a stop the share is left alone, so that two that stopped together do not
 /// claim together; the jitter is up to as much again.
 const COOLDOWN_MS: u64 = 50;
@@ -176,6 +180,8 @@ pub enum Mail {
     Owns(Box<Owner>, Offset),
     /// A contender gave up; the share may be tried again later.
     Gone(ShareId),
+    /// A contender has folded its share: [`Contender::has_just_folded`].
+    Folded(ShareId),
     /// What came of a command that was sent to another node.
     Returned(Onward, Result<Answer, Lost>),
     /// Give everything up and end.
@@ -309,6 +315,8 @@ pub struct Conductor {
     owners: BTreeMap<ShareId, Owner>,
     /// Shares that a contender folds.
     contended: BTreeSet<ShareId>,
+    /// Those of them that it has folded.
+    folded: BTreeSet<ShareId>,
     /// Shares that an owner here lost just now: not before that time.
     cooldown: BTreeMap<ShareId, Millis>,
     /// Shares whose owner here stopped without giving them up: unless another has claimed them,
@@ -341,6 +349,7 @@ impl Conductor {
             pool_end,
             owners: BTreeMap::new(),
             contended: BTreeSet::new(),
+            folded: BTreeSet::new(),
             cooldown: BTreeMap::new(),
             dropped: BTreeSet::new(),
             stops: 0,
@@ -590,6 +599,7 @@ impl Conductor {
                 let share = owner.share();
                 hands.note(Note::Owns(share, owner.epoch()));
                 self.contended.remove(&share);
+                self.folded.remove(&share);
                 self.dropped.remove(&share);
                 self.owners.insert(share, *owner);
                 self.handle(now, share, Input::PoolEnd(pool_end), hands);
@@ -597,6 +607,11 @@ impl Conductor {
             }
             Mail::Gone(share) => {
                 self.contended.remove(&share);
+                self.folded.remove(&share);
+            }
+            Mail::Folded(share) => {
+                self.folded.insert(share);
+                self.beat_now = true;
             }
             Mail::Returned(onward, sent) => self.returned(now, onward, sent, hands),
             Mail::Drain => {
@@ -802,11 +817,14 @@ impl Conductor {
     fn give_up(&mut self, now: Now, hands: &mut impl Hands) {
         let Some(board) = &self.board else { return };
         let mut yields: Vec<(ShareId, Option<NodeId>)> = Vec::new();
-        let late = self.draining.is_some_and(|at| now.mono.since(at) >= DRAIN_PLAN_MS);
+        let after = |ms| self.draining.is_some_and(|at| now.mono.since(at) >= ms);
+        let (late, in_haste) = (after(DRAIN_PLAN_MS), after(DRAIN_FOLD_MS));
+        let named = |share| self.pool.assign().nodes.get(&share);
         for share in self.owners.iter().filter(|(_, o)| !o.is_yielding()).map(|(s, _)| *s) {
-            if let Some(to) = should_yield(share, self.me.node, &self.pool, board, now.mono) {
+            let view = (&self.pool, board);
+            if let Some(to) = should_yield(share, self.me.node, view, now.mono, in_haste) {
                 yields.push((share, Some(to)));
-            } else if late {
+            } else if in_haste || late && named(share).is_none_or(|to| *to == self.me.node) {
                 yields.push((share, first_in_line(share, board, now.mono)));
             }
         }
@@ -862,6 +880,7 @@ impl Conductor {
             pool: self.pool.position(),
             seen: board.position(),
             shares: self.owners.values().map(|o| o.beat(now, view)).collect(),
+            folded: self.folded.iter().copied().collect(),
             rows: Vec::new(),
         };
         let mut rows: Vec<Row> = self.owners.values_mut().flat_map(|o| o.rows(full)).collect();

@@ -39,6 +39,7 @@ pub struct Contender {
     not_before: Millis,
     claimed: Option<Millis>,
     yielded: Option<Millis>,
+    told_folded: bool,
     owns: bool,
 }
 
@@ -54,6 +55,7 @@ impl Contender {
             not_before: Millis(0),
             claimed: None,
             yielded: None,
+            told_folded: false,
             owns: false,
         }
     }
@@ -90,6 +92,18 @@ impl Contender {
         self.prospect = prospect;
     }
 
+    /// Whether the share is folded as far as its partition went when that was asked: once true, the
+    /// node is to be told, and it is not true again.
+    pub fn has_just_folded(&mut self) -> bool {
+        let just = !self.told_folded && self.is_folded();
+        self.told_folded |= just;
+        just
+    }
+
+    fn is_folded(&self) -> bool {
+        self.end.is_some_and(|end| self.state().position() >= end)
+    }
+
     /// What to do next.
     #[must_use]
     pub fn step(&self, now: Now) -> Step {
@@ -101,8 +115,7 @@ impl Contender {
         if self.prospect.is_none() && !waits {
             return Step::Forget;
         }
-        let folded = self.end.is_some_and(|end| self.state().position() >= end);
-        if self.end.is_none() || folded && !waits && self.reason(now).is_some() {
+        if self.end.is_none() || self.is_folded() && !waits && self.reason(now).is_some() {
             return Step::AskEnd;
         }
         Step::Read
@@ -198,10 +211,13 @@ mod tests {
         let address = "127.0.0.1:1".parse().unwrap();
         let candidate = Candidate::new(&pool, ShareId(1), me, address, incarnation).unwrap();
         let mut contender = Contender::new(candidate, (standing, now(0)));
+        assert!(!contender.has_just_folded(), "it does not know yet how much there is");
         let late = now(LEASE_MS + 1);
         let woken = Now { mono: now(0).mono, ..late };
         assert!(contender.claim(late, Offset(0)).is_none());
         assert!(contender.claim(woken, Offset(0)).is_none(), "it slept meanwhile");
+        assert!(contender.has_just_folded(), "it has read all that there was when it asked");
+        assert!(!contender.has_just_folded(), "its node is told once");
         contender.tell(Some((standing, woken)));
         assert!(contender.claim(woken, Offset(0)).is_some());
     }

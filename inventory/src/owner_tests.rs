@@ -132,6 +132,7 @@ impl World {
             pool: self.pool.position(),
             seen: self.board.position(),
             shares: vec![owner.beat(self.now, view)],
+            folded: Vec::new(),
             rows: owner.rows(true),
         };
         self.board.sent(self.beats, self.now.mono);

@@ -83,7 +83,7 @@ fn serve<L: Log>(mut inbox: mpsc::Receiver<Start<L>>, mail: &mpsc::Sender<Mail>)
             let mail = mail.clone();
             tasks.spawn_local(async move {
                 let share = start.contender.share();
-                let end = match stand(start).await {
+                let end = match stand(start, &mail).await {
                     Ok(Some((owner, end))) => conductor::Mail::Owns(owner, end),
                     Ok(None) => conductor::Mail::Gone(share),
                     Err(torn) => {
@@ -103,7 +103,7 @@ fn serve<L: Log>(mut inbox: mpsc::Receiver<Start<L>>, mail: &mpsc::Sender<Mail>)
 type Owns = (Box<Owner>, Offset);
 
 /// A contender's whole life.
-async fn stand<L: Log>(start: Start<L>) -> Result<Option<Owns>, Torn> {
+async fn stand<L: Log>(start: Start<L>, mail: &mpsc::Sender<Mail>) -> Result<Option<Owns>, Torn> {
     let Start { mut contender, mut log, clock, mut prospect } = start;
     let share = contender.share();
     let partition = Partition(share.0);
@@ -134,6 +134,9 @@ async fn stand<L: Log>(start: Start<L>) -> Result<Option<Owns>, Torn> {
         for record in records.drain(..) {
             let verdict = contender.read(now, Offset(record.offset), &record.bytes);
             tracing::trace!(%share, offset = record.offset, ?verdict, "folded");
+        }
+        if contender.has_just_folded() {
+            let _ = mail.send(Mail::Conductor(conductor::Mail::Folded(share))).await;
         }
     }
 }

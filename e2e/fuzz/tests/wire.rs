@@ -126,6 +126,7 @@ fn beat(dice: &mut Dice<'_>, number: u64) -> Vec<u8> {
                 ]),
             })
             .collect(),
+        folded: (0..dice.below(3)).map(|share| ShareId(share.into())).collect(),
         rows: (1..=dice.below(3))
             .map(|share| Row {
                 share: ShareId(share.into()),

@@ -280,7 +280,14 @@ impl World<'_> {
             running.contender.read(now, at, &record);
         }
         running.contender.tell(running.told);
-        match running.contender.step(now) {
+        let folded = running.contender.has_just_folded();
+        let step = running.contender.step(now);
+        if folded {
+            self.processes[pid].work.mail.push(Mail::Folded(share));
+            self.wake(pid);
+        }
+        let Some(running) = self.processes[pid].running.get_mut(&share) else { return };
+        match step {
             Step::Read => {
                 running.woken = true;
                 self.soon(5, 25, Event::Contend(pid, share, id));
