@@ -30,7 +30,11 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Install Debian's packages (as root) and build the rest; what is there is left alone.
-    Install,
+    Install {
+        /// Only Debian's packages.
+        #[arg(long)]
+        packages: bool,
+    },
     /// Bring up a bed (as root) and print its addresses; one that is up is left alone.
     Up {
         /// Kubernetes nodes.
@@ -287,8 +291,13 @@ impl Arguments {
         let cluster = || Cluster::open(&self.bed, existing.as_deref());
         let own = |deed| if existing.is_some() { Err(Error::BedOnly(deed)) } else { Ok(()) };
         match self.command {
-            Command::Install => {
-                e2e::install::install(&mut |line| println!("{line}"))?;
+            Command::Install { packages } => {
+                let mut say = |line: &str| println!("{line}");
+                if packages {
+                    e2e::install::packages(&mut say)?;
+                } else {
+                    e2e::install::install(&mut say)?;
+                }
             }
             Command::Up { nodes, brokers } => {
                 own("up")?;

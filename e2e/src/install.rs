@@ -3,28 +3,30 @@
 //! No container image and no prebuilt binary is fetched. The first time takes about a quarter
 //! of an hour on two cores; after that everything is found in the cache.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
 use crate::cache::{Recipe, remove_tree, write};
-use crate::error::{Error, Result, finished, output_of};
+use crate::error::{During, Error, Result, finished, output_of};
 use crate::kafka;
 use crate::process::is_root;
 
 /// The version of Kubernetes.
 pub const KUBERNETES: &str = "1.37.2";
 
-/// A module of Go programs, built as its own go.mod and go.sum say.
+// One module for all, so that what Helm, CoreDNS and Kubernetes have in common is built once.
+const GO_MOD: &str = include_str!("../testbed/go.mod");
+const GO_SUM: &str = include_str!("../testbed/go.sum");
+
+/// Go programs that are built together; each is called as its package's last part.
 struct GoTools {
     name: &'static str,
     version: &'static str,
-    go_mod: &'static str,
-    go_sum: &'static str,
     /// Go sources of our own, by path.
     sources: &'static [(&'static str, &'static str)],
-    /// Package and the name of the program that it becomes.
-    programs: &'static [(&'static str, &'static str)],
+    packages: &'static [&'static str],
     /// Packages whose variables tell the program its version.
     stamped: &'static [&'static str],
 }
@@ -32,16 +34,14 @@ struct GoTools {
 const KUBERNETES_TOOLS: GoTools = GoTools {
     name: "kubernetes",
     version: KUBERNETES,
-    go_mod: include_str!("../testbed/kubernetes/go.mod"),
-    go_sum: include_str!("../testbed/kubernetes/go.sum"),
     sources: &[],
-    programs: &[
-        ("k8s.io/kubernetes/cmd/kube-apiserver", "kube-apiserver"),
-        ("k8s.io/kubernetes/cmd/kube-controller-manager", "kube-controller-manager"),
-        ("k8s.io/kubernetes/cmd/kube-proxy", "kube-proxy"),
-        ("k8s.io/kubernetes/cmd/kube-scheduler", "kube-scheduler"),
-        ("k8s.io/kubernetes/cmd/kubectl", "kubectl"),
-        ("k8s.io/kubernetes/cmd/kubelet", "kubelet"),
+    packages: &[
+        "k8s.io/kubernetes/cmd/kube-apiserver",
+        "k8s.io/kubernetes/cmd/kube-controller-manager",
+        "k8s.io/kubernetes/cmd/kube-proxy",
+        "k8s.io/kubernetes/cmd/kube-scheduler",
+        "k8s.io/kubernetes/cmd/kubectl",
+        "k8s.io/kubernetes/cmd/kubelet",
     ],
     stamped: &["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"],
 };
@@ -49,54 +49,46 @@ const KUBERNETES_TOOLS: GoTools = GoTools {
 const ETCD_TOOLS: GoTools = GoTools {
     name: "etcd",
     version: "3.7.2",
-    go_mod: include_str!("../testbed/etcd/go.mod"),
-    go_sum: include_str!("../testbed/etcd/go.sum"),
-    sources: &[],
-    programs: &[("go.etcd.io/etcd/server/v3", "etcd")],
+    sources: &[("etcd/main.go", include_str!("../testbed/etcd/main.go"))],
+    packages: &["stationmaster.dev/e2e/testbed/etcd"],
     stamped: &[],
 };
 
 const COREDNS_TOOLS: GoTools = GoTools {
     name: "coredns",
     version: "1.14.7",
-    go_mod: include_str!("../testbed/coredns/go.mod"),
-    go_sum: include_str!("../testbed/coredns/go.sum"),
-    sources: &[],
-    programs: &[("github.com/coredns/coredns", "coredns")],
+    sources: &[("coredns/main.go", include_str!("../testbed/coredns/main.go"))],
+    packages: &["stationmaster.dev/e2e/testbed/coredns"],
     stamped: &[],
 };
 
 const HELM_TOOLS: GoTools = GoTools {
     name: "helm",
     version: "4.3.1",
-    go_mod: include_str!("../testbed/helm/go.mod"),
-    go_sum: include_str!("../testbed/helm/go.sum"),
     sources: &[],
-    programs: &[("helm.sh/helm/v4/cmd/helm", "helm")],
+    packages: &["helm.sh/helm/v4/cmd/helm"],
     stamped: &[],
 };
 
 const GUEST_TOOLS: GoTools = GoTools {
     name: "guest",
     version: "1",
-    go_mod: include_str!("../testbed/guest/go.mod"),
-    go_sum: "",
     sources: &[
-        ("pause/main.go", include_str!("../testbed/guest/pause/main.go")),
-        ("hello/main.go", include_str!("../testbed/guest/hello/main.go")),
+        ("guest/pause/main.go", include_str!("../testbed/guest/pause/main.go")),
+        ("guest/hello/main.go", include_str!("../testbed/guest/hello/main.go")),
     ],
-    programs: &[
-        ("stationmaster.dev/e2e/testbed/guest/pause", "pause"),
-        ("stationmaster.dev/e2e/testbed/guest/hello", "hello"),
+    packages: &[
+        "stationmaster.dev/e2e/testbed/guest/pause",
+        "stationmaster.dev/e2e/testbed/guest/hello",
     ],
     stamped: &[],
 };
 
 impl GoTools {
     fn recipe(&self, flags: &[String]) -> Recipe<'static> {
-        let mut inputs = vec![self.go_mod.as_bytes(), self.go_sum.as_bytes()];
+        let mut inputs = vec![GO_MOD.as_bytes(), GO_SUM.as_bytes()];
         inputs.extend(self.sources.iter().flat_map(|(at, is)| [at.as_bytes(), is.as_bytes()]));
-        inputs.extend(self.programs.iter().map(|(package, _)| package.as_bytes()));
+        inputs.extend(self.packages.iter().map(|package| package.as_bytes()));
         // The flags hold the version; leaked once for each of five tools in a short program.
         inputs.push(flags.join(" ").leak().as_bytes());
         Recipe { name: format!("{}-{}", self.name, self.version), inputs }
@@ -120,18 +112,18 @@ impl GoTools {
         let folder = self.recipe(&flags).built(|folder| {
             require_go()?;
             let source = folder.join("source");
-            write(&source.join("go.mod"), self.go_mod)?;
-            write(&source.join("go.sum"), self.go_sum)?;
+            write(&source.join("go.mod"), GO_MOD)?;
+            write(&source.join("go.sum"), GO_SUM)?;
             for (path, text) in self.sources {
                 write(&source.join(path), text)?;
             }
-            for (package, program) in self.programs {
-                let mut go = Command::new("go");
-                go.arg("build").args(&flags).arg("-o").arg(folder.join("bin").join(program));
-                go.arg(package).current_dir(&source);
-                go.env("CGO_ENABLED", "0").env("GOWORK", "off").env("GOFLAGS", "-mod=readonly");
-                output_of(&mut go)?;
-            }
+            let bin = folder.join("bin");
+            fs::create_dir(&bin).during(|| bin.display().to_string())?;
+            let mut go = Command::new("go");
+            go.arg("build").args(&flags).arg("-o").arg(&bin).args(self.packages);
+            go.current_dir(&source);
+            go.env("CGO_ENABLED", "0").env("GOWORK", "off").env("GOFLAGS", "-mod=readonly");
+            output_of(&mut go)?;
             remove_tree(&source)
         })?;
         Ok(folder.join("bin"))
@@ -277,31 +269,46 @@ fn apt(missing: &[&str]) -> Result<()> {
     output_of(install.env("DEBIAN_FRONTEND", "noninteractive")).map(|_| ())
 }
 
+/// One step of an installation: said before and after, with its time.
+fn step(
+    say: &mut dyn FnMut(&str),
+    name: &str,
+    there: bool,
+    work: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    if there {
+        say(&format!("{name}: there"));
+        return Ok(());
+    }
+    say(&format!("{name}: …"));
+    let begun = Instant::now();
+    work()?;
+    say(&format!("{name}: done in {:.1} s", begun.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+/// Installs the Debian packages that are missing.
+///
+/// # Errors
+/// When one cannot be installed, or this is not root on Debian or Ubuntu.
+pub fn packages(say: &mut dyn FnMut(&str)) -> Result<()> {
+    let missing = missing_packages();
+    let name = if missing.is_empty() { "packages" } else { &missing.join(", ") };
+    step(say, name, missing.is_empty(), || apt(&missing))
+}
+
 /// Installs and builds all that is missing; says each step and its time through `say`.
 ///
 /// # Errors
 /// When a package cannot be installed or a build fails.
 pub fn install(say: &mut dyn FnMut(&str)) -> Result<Tools> {
-    let mut step = |name: &str, there: bool, work: &dyn Fn() -> Result<()>| {
-        if there {
-            say(&format!("{name}: there"));
-            return Ok(());
-        }
-        say(&format!("{name}: …"));
-        let begun = Instant::now();
-        work()?;
-        say(&format!("{name}: done in {:.1} s", begun.elapsed().as_secs_f64()));
-        Ok(())
-    };
-    let missing = missing_packages();
-    let name = if missing.is_empty() { "packages" } else { &missing.join(", ") };
-    step(name, missing.is_empty(), &|| apt(&missing))?;
+    packages(say)?;
     // The shortest first: what is wrong with a tool chain shows before the long build.
     for tools in [GUEST_TOOLS, ETCD_TOOLS, COREDNS_TOOLS, HELM_TOOLS, KUBERNETES_TOOLS] {
         let name = format!("{} {}", tools.name, tools.version);
-        step(&name, tools.found()?.is_some(), &|| tools.built().map(|_| ()))?;
+        step(say, &name, tools.found()?.is_some(), || tools.built().map(|_| ()))?;
     }
     let name = format!("kafka {}", kafka::VERSION);
-    step(&name, kafka::has_jars()?, &|| kafka::jars().map(|_| ()))?;
+    step(say, &name, kafka::has_jars()?, || kafka::jars().map(|_| ()))?;
     Tools::found()
 }

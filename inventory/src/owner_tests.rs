@@ -110,6 +110,14 @@ impl World {
         Some((seq, Offset(self.log.len() as u64 - 1)))
     }
 
+    /// Ninety buyers, and as many seats.
+    fn sell_all(&mut self, owner: &mut Owner) {
+        for buyer in 0..90 {
+            self.place(owner, buyer.into(), request(buyer, buyer, 0, 2, 1));
+        }
+        self.flow(owner);
+    }
+
     /// Seals, writes and delivers until there is nothing left to say.
     fn flow(&mut self, owner: &mut Owner) {
         while let Some((seq, at)) = self.write(owner) {
@@ -206,10 +214,7 @@ fn nobody_hears_of_a_seat_before_the_log_has_it() {
 fn the_90th_seat_is_sold_and_the_91st_buyer_hears_sold_out() {
     let mut w = World::new(3, 1, 0);
     let mut owner = w.claim(1);
-    for buyer in 0..90 {
-        w.place(&mut owner, buyer.into(), request(buyer, buyer, 0, 2, 1));
-    }
-    w.flow(&mut owner);
+    w.sell_all(&mut owner);
     let answers = w.answers();
     assert_eq!(answers.len(), 90);
     let seats: BTreeSet<u16> = answers.iter().map(|(_, a)| order(a).seats[0]).collect();
@@ -225,10 +230,7 @@ fn the_90th_seat_is_sold_and_the_91st_buyer_hears_sold_out() {
 fn an_owner_whom_the_log_keeps_waiting_proves_nothing() {
     let mut w = World::new(3, 1, 0);
     let mut owner = w.claim(1);
-    for buyer in 0..90 {
-        w.place(&mut owner, buyer.into(), request(buyer, buyer, 0, 2, 1));
-    }
-    w.flow(&mut owner);
+    w.sell_all(&mut owner);
     let id = order(&w.answers()[0].1).order;
     let found = |w: &World| {
         let journey = Journey::new(0, 2).unwrap();

@@ -19,7 +19,7 @@ use crate::fleet::{Error, Fleet};
 pub(crate) async fn serve(arguments: &Arguments, fleet: Rc<Fleet>) -> Result<(), Error> {
     let port = arguments.admin_port;
     let refused = |error| Error::Port { port, error };
-    let listener = node::http::bind((Ipv4Addr::LOCALHOST, port).into()).map_err(refused)?;
+    let listener = node::port::bind((Ipv4Addr::LOCALHOST, port).into()).map_err(refused)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(refused)?;
     let dispatching = Rc::clone(&fleet);
     tokio::task::spawn_local(async move { dispatching.dispatch().await });

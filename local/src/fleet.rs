@@ -180,7 +180,7 @@ impl Fleet {
             return Ok(false);
         }
         let bind = |address: SocketAddr| {
-            node::http::bind(address).map_err(|error| Error::Port { port: address.port(), error })
+            node::port::bind(address).map_err(|error| Error::Port { port: address.port(), error })
         };
         let buyers = bind(slot.buyers)?;
         let control = bind((Ipv4Addr::LOCALHOST, 0).into())?;

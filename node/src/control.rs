@@ -3,7 +3,6 @@
 //! Nothing is trusted from the network: the operator signs (Ed25519), peers carry a keyed hash
 //! that only readers of the ledger can make. Without either, the answer is 401.
 
-use std::convert::Infallible;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,9 +16,7 @@ use control::signature::{HEADER, PublicKey, Request as Signed};
 use control::{BODY_BYTES_MAX, PLAN_PATH, REPORT_PATH, STATE_PATH};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use inventory::board::{NodeState as Phase, ShareStage};
 use inventory::conductor::Outcome;
 use inventory::dispatcher;
@@ -32,13 +29,15 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::courier::{PEER_HEADER, PEER_PATH, seal};
-use crate::http::{Reply, reply};
+use crate::http::reply;
+use crate::port::{self, Reply};
 use crate::station::{Mail, Station};
 
 /// A posting waits so long for the ledger; the operator asks again anyway.
 const POST_TIMEOUT: Duration = Duration::from_secs(3);
-/// Peers and one operator: a slow request is none of theirs.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections at once: one operator, and peers that keep as many as they have had commands on
+/// their way at a time.
+const CONNECTIONS_MAX: usize = 4_096;
 /// "Kafka answers" means within this time.
 const KAFKA_OK_MS: u64 = 5_000;
 
@@ -60,30 +59,14 @@ pub fn listen(
     listener: TcpListener,
     guard: Guard,
 ) -> std::io::Result<JoinHandle<()>> {
-    listener.set_nonblocking(true)?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
     let guard = Rc::new(guard);
-    Ok(tokio::task::spawn_local(async move {
-        loop {
-            let Ok((stream, _)) = listener.accept().await else {
-                // Out of descriptors: the connections that end make room.
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                continue;
-            };
-            let _ = stream.set_nodelay(true);
+    port::listen(listener, Rc::default(), CONNECTIONS_MAX, move |_| {
+        let (station, guard) = (Rc::clone(&station), Rc::clone(&guard));
+        move |request| {
             let (station, guard) = (Rc::clone(&station), Rc::clone(&guard));
-            let service = service_fn(move |request| {
-                let (station, guard) = (Rc::clone(&station), Rc::clone(&guard));
-                async move { Ok::<_, Infallible>(answer(&station, &guard, request).await) }
-            });
-            tokio::task::spawn_local(async move {
-                let mut http = hyper::server::conn::http1::Builder::new();
-                http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-                // A connection that ends badly is the peer's affair.
-                let _ = http.serve_connection(TokioIo::new(stream), service).await;
-            });
+            async move { answer(&station, &guard, request).await }
         }
-    }))
+    })
 }
 
 async fn answer(station: &Rc<Station>, guard: &Guard, request: Request<Incoming>) -> Reply {

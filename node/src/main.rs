@@ -178,10 +178,10 @@ async fn serve(path: &Path, name: &str, ip: IpAddr, live: SocketAddr) -> Result<
     let topic_id = topic_id.ok_or_else(|| wrong("ledger.topicId: not a topic's id".into()))?;
     let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     // Bound before the brokers are asked, so that a port that is taken is known at once.
-    let buyers = node::http::bind(any(config.http_port))?;
-    let control = node::http::bind(any(config.control_port))?;
+    let buyers = node::port::bind(any(config.http_port))?;
+    let control = node::port::bind(any(config.control_port))?;
     // A view that cannot be shown keeps nobody from selling.
-    let live = node::http::bind(live)
+    let live = node::port::bind(live)
         .inspect_err(|error| tracing::warn!(%live, %error, "there is no live view"))
         .ok();
     let address = SocketAddr::new(ip, config.control_port).to_string();

@@ -106,7 +106,7 @@ pub struct Station {
     /// What the worker has folded and heard.
     pub world: RefCell<World>,
     /// Connections that are open.
-    pub connections: Cell<usize>,
+    pub connections: Rc<Cell<usize>>,
     /// Counters.
     pub metrics: Metrics,
     /// The way to other nodes.
@@ -133,7 +133,7 @@ impl Station {
             me,
             desk: Rc::default(),
             world: RefCell::new(World { conductor, ledger_heard: None }),
-            connections: Cell::new(0),
+            connections: Rc::default(),
             metrics: Metrics::default(),
             courier: Courier::default(),
             drawer,

@@ -4,18 +4,14 @@
 //! not. Nothing is stored for it: it shows what this node has folded and heard anyway. Another
 //! node may have heard other beats, so that two views can differ by a moment.
 
-use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
+use std::cell::RefCell;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::LazyLock;
-use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::header::{self, HeaderValue};
-use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use inventory::board::{Board, NodeState, ShareStage};
 use inventory::definition::Definition;
 use inventory::legs::Journey;
@@ -26,8 +22,9 @@ use tokio::task::JoinHandle;
 
 use super::page::File;
 use super::problem::Problem;
+use super::reply;
 use super::runs::time;
-use super::{HEADER_TIMEOUT, Reply, reply};
+use crate::port::{self, Reply};
 use crate::station::{Station, World};
 use crate::telemetry::Word;
 
@@ -57,7 +54,6 @@ static PAGE: LazyLock<[(&'static str, File); 4]> = LazyLock::new(|| {
 struct Viewer {
     station: Rc<Station>,
     sale: String,
-    open: Cell<usize>,
     picture: RefCell<Option<(Millis, Bytes)>>,
 }
 
@@ -70,38 +66,14 @@ pub fn listen(
     listener: TcpListener,
     sale: String,
 ) -> std::io::Result<JoinHandle<()>> {
-    listener.set_nonblocking(true)?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let viewer = Viewer { station, sale, open: Cell::new(0), picture: RefCell::default() };
-    let viewer = Rc::new(viewer);
-    Ok(tokio::task::spawn_local(async move {
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) if viewer.open.get() < CONNECTIONS_MAX => {
-                    viewer.open.set(viewer.open.get() + 1);
-                    tokio::task::spawn_local(serve(Rc::clone(&viewer), stream));
-                }
-                Ok(_) => {}
-                // Out of descriptors: the connections that end make room.
-                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-            }
-        }
-    }))
-}
-
-async fn serve(viewer: Rc<Viewer>, stream: tokio::net::TcpStream) {
-    let service = {
+    let viewer = Rc::new(Viewer { station, sale, picture: RefCell::default() });
+    port::listen(listener, Rc::default(), CONNECTIONS_MAX, move |_| {
         let viewer = Rc::clone(&viewer);
-        service_fn(move |request| {
+        move |request| {
             let reply = viewer.answer(&request).unwrap_or_else(Problem::into_reply);
-            async move { Ok::<_, Infallible>(reply) }
-        })
-    };
-    let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    // A connection that ends badly is the viewer's affair.
-    let _ = http.serve_connection(TokioIo::new(stream), service).await;
-    viewer.open.set(viewer.open.get() - 1);
+            async move { reply }
+        }
+    })
 }
 
 impl Viewer {

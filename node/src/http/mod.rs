@@ -13,7 +13,6 @@ pub mod problem;
 pub mod runs;
 mod sale;
 
-use std::convert::Infallible;
 use std::net::{IpAddr, TcpListener};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -22,12 +21,11 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderName, HeaderValue};
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use inventory::board::NodeState;
 use tokio::task::JoinHandle;
 
+use crate::port::{self, Reply};
 use crate::station::Station;
 pub use cors::Origins;
 use identity::Identity;
@@ -41,21 +39,10 @@ const CONNECTIONS_MAX: usize = 8_192;
 const BODY_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a larger body that are read to be thrown away: a mistake, not an attack.
 const BODY_DROPPED_MAX: usize = 1024 * 1024;
-/// Whoever needs longer for a request line and headers is not a buyer.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Nor whoever needs longer for 16 KiB.
+/// Whoever needs longer for 16 KiB is not a buyer.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Headers of a request at most, and bytes of its head: browsers and gateways send some 30 in
-/// 4 KiB, of which a token has 2.
-const HEADERS_MAX: usize = 64;
-const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How long the node took, for whoever looks into a browser's network view (W3C Server Timing).
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
-/// Connections that the kernel holds while a turn is under way.
-const BACKLOG: i32 = 4_096;
-
-/// An answer.
-pub type Reply = Response<Full<Bytes>>;
 
 /// How buyers are met.
 #[derive(Debug)]
@@ -85,21 +72,6 @@ pub(crate) struct Visit {
     pub(crate) peer: IpAddr,
 }
 
-/// Binds a port for [`listen`].
-///
-/// # Errors
-/// What the system says, such as that the address is in use.
-pub fn bind(address: std::net::SocketAddr) -> std::io::Result<TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // A port whose last owner just ended is not "in use".
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
 /// Serves buyers until the task is ended.
 ///
 /// # Errors
@@ -109,49 +81,16 @@ pub fn listen(
     listener: TcpListener,
     front: Front,
 ) -> std::io::Result<JoinHandle<()>> {
-    listener.set_nonblocking(true)?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
     let contract = contract::Contract::of(&front);
+    let open = Rc::clone(&station.connections);
     let shop = Rc::new(Shop { station, front, contract });
-    Ok(tokio::task::spawn_local(async move {
-        loop {
-            match listener.accept().await {
-                Ok((stream, peer)) => {
-                    let _ = stream.set_nodelay(true);
-                    let open = shop.station.connections.get();
-                    // Over the limit the connection is closed at once: a client tries again, and
-                    // a load balancer elsewhere.
-                    if open < CONNECTIONS_MAX {
-                        shop.station.connections.set(open + 1);
-                        let visit = Visit { shop: Rc::clone(&shop), peer: peer.ip() };
-                        tokio::task::spawn_local(serve(Rc::new(visit), stream));
-                    }
-                }
-                Err(error) => {
-                    // Out of descriptors: the connections that end make room.
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-            }
-        }
-    }))
-}
-
-async fn serve(visit: Rc<Visit>, stream: tokio::net::TcpStream) {
-    let service = {
-        let visit = Rc::clone(&visit);
-        service_fn(move |request| {
+    port::listen(listener, open, CONNECTIONS_MAX, move |peer| {
+        let visit = Rc::new(Visit { shop: Rc::clone(&shop), peer });
+        move |request| {
             let visit = Rc::clone(&visit);
-            async move { Ok::<_, Infallible>(answer(&visit, request).await) }
-        })
-    };
-    let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    http.max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX);
-    // A connection that ends badly is the client's affair.
-    let _ = http.serve_connection(TokioIo::new(stream), service).await;
-    let open = &visit.shop.station.connections;
-    open.set(open.get() - 1);
+            async move { answer(&visit, request).await }
+        }
+    })
 }
 
 async fn answer(visit: &Rc<Visit>, request: Request<Incoming>) -> Reply {
