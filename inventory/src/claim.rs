@@ -14,8 +14,11 @@ use crate::words::{Epoch, Incarnation, Millis, NodeId, ShareId};
 /// that a busy machine makes.
 pub const SILENCE_MS: u64 = 10_000;
 
-/// How long the node that a Yield names has the share to itself.
-pub const YIELD_MS: u64 = 2_000;
+/// How long the node that a Yield names has the share to itself, from when the Yield was read by
+/// the one whom a later plan names. It has folded the share, usually, and claims it within
+/// milliseconds; one that died meanwhile, or was told to end, never does, and nobody sells until
+/// then.
+pub const YIELD_MS: u64 = 500;
 
 /// How lately a node must have spoken to stand in line for orphaned shares.
 const LIVE_MS: u64 = 1_500;

@@ -12,6 +12,7 @@ use crate::pool::Founding;
 use crate::report::{Findings, Promise};
 use crate::share::{Said, Witness};
 use crate::soldout::History;
+use crate::source::Appended;
 use crate::told::Watched;
 use crate::travel::Travels;
 use crate::words::{OrderId, Place, Why};
@@ -59,6 +60,8 @@ pub struct Audit<'a> {
     /// How late each hold that lapsed was ended, behind deadline and grace, in milliseconds by its
     /// writer's clock.
     pub late_ms: Vec<u32>,
+    /// When the record that is being heard was appended.
+    pub appended: Appended,
     /// What is broken.
     pub findings: Findings,
 }
@@ -83,6 +86,7 @@ impl<'a> Audit<'a> {
             watched: Watched::new(told),
             history: History::default(),
             late_ms: Vec::new(),
+            appended: None,
             findings: Findings::default(),
         }
     }
@@ -180,7 +184,10 @@ impl<'a> Audit<'a> {
 
     fn ended(&mut self, said: &Said<'_>, at: Place, why: Why) {
         let Some(live) = self.book.hear(said) else { return };
-        self.history.changed(&live, said.header.now, true);
+        // A frame's time is that of its first entry, and it may have waited for the one before it:
+        // nobody else could know that the seats are free before the log had it.
+        let known = self.appended.unwrap_or(0).max(said.header.now);
+        self.history.changed(&live, known, true);
         let due = live.deadline.saturating_add(self.grace_ms);
         if why == Why::Expired && said.header.now.saturating_add(EXPIRY_EARLY_MS) < due {
             self.findings.add(Promise::Expiry, &[live.held, at], || {

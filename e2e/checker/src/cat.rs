@@ -34,7 +34,7 @@ pub fn cat(
     })?;
     let founding = pool.founding();
     let mut shares = founding.map_or_else(Vec::new, start);
-    ledger.read(Part::Shares, &mut |at, record| {
+    ledger.read(Part::Shares, &mut |at, _, record| {
         let share = shares.get_mut(usize::from(at.partition).wrapping_sub(1));
         let verdict = match share.map(|share| share.fold(at.offset, record, &mut Nobody)) {
             Some(Verdict::Accepted) => "accepted".to_owned(),

@@ -156,7 +156,8 @@ impl Ledger for FileLedger {
                 }
                 *next += 1;
                 if (head.partition == 0) == (part == Part::Pool) {
-                    each(Place { partition: head.partition, offset: head.offset }, &frame)?;
+                    let place = Place { partition: head.partition, offset: head.offset };
+                    each(place, None, &frame)?;
                 }
             }
             at = behind;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Message;
+use rdkafka::message::{Message, Timestamp};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::source::{Each, Ledger, Part, Unreadable};
@@ -104,7 +104,12 @@ impl KafkaLedger {
                 let why = format!("has no record {next}, but {offset}");
                 return Err(Unreadable::Lost { partition: number, why });
             }
-            each(Place { partition: number, offset }, message.payload().unwrap_or_default())?;
+            let appended = match message.timestamp() {
+                Timestamp::LogAppendTime(at) => u64::try_from(at).ok(),
+                _ => None,
+            };
+            let place = Place { partition: number, offset };
+            each(place, appended, message.payload().unwrap_or_default())?;
             next += 1;
         }
         Ok(())

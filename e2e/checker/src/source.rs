@@ -39,8 +39,12 @@ pub enum Part {
     Shares,
 }
 
+/// When a record came to be there by the clock of the log itself, in milliseconds since 1970,
+/// where it has one. Its writer may have begun it long before.
+pub type Appended = Option<u64>;
+
 /// What is done with each record.
-pub type Each<'a> = dyn FnMut(Place, &[u8]) -> Result<(), Unreadable> + 'a;
+pub type Each<'a> = dyn FnMut(Place, Appended, &[u8]) -> Result<(), Unreadable> + 'a;
 
 /// A raw ledger, up to an end that is fixed when it is opened.
 pub trait Ledger {

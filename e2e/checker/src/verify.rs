@@ -94,7 +94,7 @@ pub fn read_pool(
 ) -> Result<Pool, Unreadable> {
     let name = name.or_else(|| ledger.name().map(str::to_owned));
     let mut pool = Pool::new(name);
-    ledger.read(Part::Pool, &mut |at, record| {
+    ledger.read(Part::Pool, &mut |at, _, record| {
         let verdict = pool.fold(at.offset, record);
         each(at, record, &verdict)
     })?;
@@ -143,7 +143,8 @@ pub fn verify(
     }
     let mut shares = start(founding);
     let mut beyond = 0u64;
-    ledger.read(Part::Shares, &mut |at, record| {
+    ledger.read(Part::Shares, &mut |at, appended, record| {
+        audit.appended = appended;
         match shares.get_mut(usize::from(at.partition).wrapping_sub(1)) {
             Some(share) => {
                 let verdict = share.fold(at.offset, record, &mut audit);

@@ -88,7 +88,7 @@ fn records(path: &Path) -> Result<usize, Unreadable> {
     let mut ledger = FileLedger::open(path.to_str().unwrap())?;
     let mut count = 0;
     for part in [Part::Pool, Part::Shares] {
-        ledger.read(part, &mut |_, _| {
+        ledger.read(part, &mut |_, _, _| {
             count += 1;
             Ok(())
         })?;

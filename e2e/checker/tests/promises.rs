@@ -660,11 +660,12 @@ fn sold_out_is_a_lie_only_where_a_seat_was_free_all_the_time() {
                 "class":"{class}","party":{party},"status":409,"problem":"sold-out"}}"#
         ))
     };
-    let wrong = |told: Told| {
+    let judged = |lab: &Lab, told: Told| {
         let report = lab.verified(&[told], true).unwrap().report;
         assert_eq!(report.get("answers.sold-out"), Some(1));
         report.get("answers.sold-out-wrongly").unwrap()
     };
+    let wrong = |told: Told| judged(&lab, told);
     assert_eq!(wrong(heard(all_sold + 30_000, 1, "Second")), 0);
     assert_eq!(wrong(heard(lab.now + 500, 1, "Second")), 0);
     // While the fourth of its seats was still free, so was one; but not four.
@@ -676,6 +677,9 @@ fn sold_out_is_a_lie_only_where_a_seat_was_free_all_the_time() {
     assert_eq!(wrong(heard(lab.now + 5_000, 2, "Second")), 0);
     assert_eq!(wrong(heard(all_sold, 4, "First")), 1);
     assert_eq!(wrong(heard(all_sold, 5, "First")), 0);
+    // A frame that had waited for the log: nobody could know before the log had it.
+    let late = Lab { appended: Some(lab.now + 4_000), ..lab.clone() };
+    assert_eq!(judged(&late, heard(lab.now + 5_000, 1, "Second")), 0);
 }
 
 #[test]

@@ -19,6 +19,8 @@ use crate::plan::{Deed, Fault, Plan, Way, Wipe};
 /// Finding a pod takes a question to the API server: a tenth of a second, or some seconds on a
 /// machine that does much else. In a calm stretch nothing changes meanwhile.
 const PREPARE: Duration = Duration::from_secs(5);
+/// How often somebody is looked for who can be hit.
+const TRIES: u32 = 3;
 /// Pods come back within seconds; a broker or a machine that is away delays them.
 const TARGET_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -79,14 +81,24 @@ impl<'a> Executor<'a> {
 
     fn make(&self, fault: Fault) -> Result<Made> {
         self.wait_until(fault.at_ms, PREPARE);
-        let prey = match fault.deed {
-            Deed::Kill { node, .. } => Some(self.node(node, true)?),
-            Deed::Stop { node } => Some(self.node(node, false)?),
-            Deed::Duel => Some(self.leader()?),
-            _ => None,
+        let mut tries = TRIES;
+        let (target, cure) = loop {
+            let prey = match fault.deed {
+                Deed::Kill { node, .. } => Some(self.node(node, true)?),
+                Deed::Stop { node } => Some(self.node(node, false)?),
+                Deed::Duel => Some(self.leader()?),
+                _ => None,
+            };
+            self.wait_until(fault.at_ms, Duration::ZERO);
+            tries -= 1;
+            match self.hit(fault, prey) {
+                // Another fault had it between the look and the blow.
+                Err(_)
+                    if tries > 0 && matches!(fault.deed, Deed::Kill { .. } | Deed::Stop { .. }) => {
+                }
+                done => break done?,
+            }
         };
-        self.wait_until(fault.at_ms, Duration::ZERO);
-        let (target, cure) = self.hit(fault, prey)?;
         let at = now_ms();
         println!("{fault}: {target}");
         if let Some(cure) = cure {

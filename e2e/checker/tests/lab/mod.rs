@@ -272,6 +272,8 @@ pub struct Lab {
     pub writers: Vec<Writer>,
     pub now: u64,
     pub settled: u64,
+    /// When all of it was appended, by the log's own clock.
+    pub appended: Option<u64>,
 }
 
 impl Lab {
@@ -286,7 +288,7 @@ impl Lab {
     pub fn empty() -> Self {
         let writer = Writer { epoch: 0, seq: 0, chain: [0; 16] };
         let writers = vec![writer; usize::from(SHARES) + 1];
-        Self { records: Vec::new(), writers, now: START, settled: u64::MAX }
+        Self { records: Vec::new(), writers, now: START, settled: u64::MAX, appended: None }
     }
 
     pub fn genesis(&mut self, definition: &[u8]) {
@@ -384,7 +386,7 @@ impl Ledger for Lab {
             let offset = next[usize::from(*partition)];
             next[usize::from(*partition)] += 1;
             if (*partition == 0) == (part == Part::Pool) {
-                each(Place { partition: *partition, offset }, record)?;
+                each(Place { partition: *partition, offset }, self.appended, record)?;
             }
         }
         Ok(())
