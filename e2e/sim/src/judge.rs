@@ -39,7 +39,7 @@ const SILENCE_MS: u64 = 10_000 - 2 * 10_000 * DRIFT_PPM / 1_000_000;
 /// before that at most.
 const HEARD_MS: u64 = 1_500 + 2 * 1_500 * DRIFT_PPM / 1_000_000;
 /// A Yield leaves the share to the node that it names for so long.
-const YIELD_MS: u64 = 2_000 - 2 * 2_000 * DRIFT_PPM / 1_000_000;
+const YIELD_MS: u64 = 500 - 2 * 500 * DRIFT_PPM / 1_000_000;
 
 /// Something that must never happen, and did.
 #[derive(Debug, Clone, PartialEq, Eq)]
