@@ -678,7 +678,7 @@ fn sold_out_is_a_lie_only_where_a_seat_was_free_all_the_time() {
     assert_eq!(wrong(heard(all_sold, 4, "First")), 1);
     assert_eq!(wrong(heard(all_sold, 5, "First")), 0);
     // A frame that had waited for the log: nobody could know before the log had it.
-    let late = Lab { appended: Some(lab.now + 4_000), ..lab.clone() };
+    let late = Lab { appended: Some(lab.now + 4_500), ..lab.clone() };
     assert_eq!(judged(&late, heard(lab.now + 5_000, 1, "Second")), 0);
 }
 
