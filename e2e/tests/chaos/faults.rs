@@ -19,6 +19,8 @@ use crate::plan::{Deed, Fault, Plan, Way, Wipe};
 /// Finding a pod takes a question to the API server: a tenth of a second, or some seconds on a
 /// machine that does much else. In a calm stretch nothing changes meanwhile.
 const PREPARE: Duration = Duration::from_secs(5);
+/// A fault that is over so much later than planned is told of: kills near it are not calm.
+const LATE: Duration = Duration::from_secs(1);
 /// How often somebody is looked for who can be hit.
 const TRIES: u32 = 3;
 /// Pods come back within seconds; a broker or a machine that is away delays them.
@@ -104,6 +106,13 @@ impl<'a> Executor<'a> {
         if let Some(cure) = cure {
             self.wait_until(fault.at_ms + fault.lasts_ms, Duration::ZERO);
             cure()?;
+            let late = self
+                .begun
+                .elapsed()
+                .saturating_sub(Duration::from_millis(fault.at_ms + fault.lasts_ms));
+            if late > LATE {
+                println!("{fault}: over {:.1} s later than planned", late.as_secs_f64());
+            }
         }
         let ended = if fault.lasts_ms > 0 { now_ms() } else { at };
         Ok(Made { fault, at, ended, target })
