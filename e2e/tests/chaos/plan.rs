@@ -11,8 +11,8 @@ pub(crate) const CALM_MS: u64 = 15_000;
 /// fault is made when its program has started, on a machine that may be busy.
 const STEP_MS: u64 = CALM_MS + 3_000;
 /// How much later than planned a storm's last fault may be over: a broker that starts again on a
-/// busy machine is back when it has recovered its logs.
-const HEAL_MS: u64 = 10_000;
+/// busy machine is back when it has recovered its logs, which took 15 s.
+const HEAL_MS: u64 = 20_000;
 /// A lease of 8 s is free 3 to 8 s after its holder stopped, and is looked at every 1.3 s.
 const DUEL_MS: u64 = 14_000;
 
