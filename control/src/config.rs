@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::definition::Definition;
 
-/// The version of both files. A node refuses a file of another version.
+/// The version of all files. A node refuses a file of another version.
 pub const VERSION: u32 = 1;
 
 /// Why a file cannot be used.
@@ -162,6 +162,39 @@ pub enum Payment {
 }
 
 impl NodeConfig {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// [`BadConfig`] names what is unknown, missing or of another version.
+    pub fn read(text: &str) -> Result<Self, BadConfig> {
+        version(text)?;
+        Ok(serde_json::from_str(text)?)
+    }
+}
+
+/// What a settle node needs to know at its start. Its name comes from the environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SettleConfig {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Where the ledger is.
+    pub ledger: Ledger,
+    /// Which Kafka it is in.
+    pub kafka: Kafka,
+    /// The topic that is told of every change of an order.
+    pub orders_topic: String,
+    /// Its partitions, if it has to be created.
+    pub partitions: u16,
+    /// On how many brokers each of its records is kept, if it has to be created.
+    pub replicas: u8,
+    /// How many of them must have it before it counts, if it has to be created.
+    pub min_in_sync_replicas: u8,
+    /// The port for probes and metrics.
+    pub http_port: u16,
+}
+
+impl SettleConfig {
     /// Reads the file.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use jiff::tz::TimeZoneDatabase;
 use crate::sale::{
     AdmissionMode, AuthType, AutomaticUpdate, Challenge, DeletionPolicy, Fare, FareType, Kafka,
     KafkaAuthenticationType, Ledger, PaymentType, PodMonitor, Provisioning, Redis, RedisMode,
-    ServiceType, Stop, Timetable, TrainSale, TrainSaleSpec,
+    ServiceType, Settlement, Stop, Timetable, TrainSale, TrainSaleSpec,
 };
 use crate::{crd, definition, schema};
 
@@ -57,6 +57,7 @@ pub fn check(sale: &TrainSale) -> Vec<Finding> {
         check_timetable(timetable, &format!("spec.timetables[{i}]"), &mut found);
     }
     runs(&sale.spec, &mut found);
+    settlement(sale, &mut found);
     fleet(&sale.spec, &mut found);
     buyers(&sale.spec, &mut found);
     kafka(&sale.spec.kafka, &mut found);
@@ -218,12 +219,19 @@ fn fleet(spec: &TrainSaleSpec, found: &mut Findings) {
         let message = "default is the pool of fleet.replicas";
         found.must(pool.name != "default", format!("spec.fleet.pools[{i}].name"), message);
     }
-    let database = spec.settlement.as_ref().is_some_and(|s| s.database.is_some());
+    let goes_somewhere = |s: &Settlement| s.orders_topic.is_some() || s.database.is_some();
     found.must(
-        spec.fleet.settle.replicas == 0 || database,
-        "spec.fleet.settle.replicas",
-        "settling nodes need settlement.database",
+        spec.settlement.as_ref().is_none_or(goes_somewhere),
+        "spec.settlement",
+        "needs ordersTopic or database",
     );
+}
+
+fn settlement(sale: &TrainSale, found: &mut Findings) {
+    let topic = sale.spec.settlement.as_ref().and_then(|s| s.orders_topic.as_deref());
+    let ledger = sale.ledger_name();
+    let own = topic.is_some_and(|t| t == ledger || t.strip_suffix(".board") == Some(&ledger));
+    found.must(!own, "spec.settlement.ordersTopic", "must not be the ledger or its board");
 }
 
 fn buyers(spec: &TrainSaleSpec, found: &mut Findings) {
@@ -380,7 +388,6 @@ pub fn not_implemented(sale: &TrainSale) -> Vec<Finding> {
         ("spec.admission.challenge", spec.admission.challenge != Challenge::None),
         ("spec.fleet.idle", fleet.idle.is_some()),
         ("spec.fleet.update.automatic", fleet.update.automatic != AutomaticUpdate::Never),
-        ("spec.fleet.settle.replicas", fleet.settle.replicas > 0),
         ("spec.kafka.tls", kafka.tls.is_some()),
         ("spec.kafka.authentication", kafka.authentication.is_some()),
         ("spec.kafka.options", !kafka.options.is_empty()),
@@ -390,7 +397,10 @@ pub fn not_implemented(sale: &TrainSale) -> Vec<Finding> {
         ("spec.redis.tls", redis.tls.is_some()),
         ("spec.redis.username", redis.username.is_some()),
         ("spec.redis.passwordSecret", redis.password_secret.is_some()),
-        ("spec.settlement", spec.settlement.is_some()),
+        (
+            "spec.settlement.database",
+            spec.settlement.as_ref().is_some_and(|s| s.database.is_some()),
+        ),
         ("spec.traffic.httpRoute", spec.traffic.http_route.is_some()),
         ("spec.monitoring.podMonitor", spec.monitoring.pod_monitor != PodMonitor::Disabled),
     ];

@@ -76,11 +76,10 @@ pub const RULES: &[Rule] = &[
     )
     .field(".auth"),
     Rule::of(
-        "spec",
-        "self.fleet.settle.replicas == 0 || has(self.settlement) && has(self.settlement.database)",
-        "settling nodes need settlement.database",
-    )
-    .field(".fleet.settle.replicas"),
+        "spec.settlement",
+        "has(self.ordersTopic) || has(self.database)",
+        "needs ordersTopic or database",
+    ),
     Rule::fixed("spec.currency"),
     Rule::fixed("spec.timeZone"),
     Rule::of(

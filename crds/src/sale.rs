@@ -658,7 +658,7 @@ pub struct Fleet {
     pub pools: Vec<Pool>,
     /// Nodes that only answer questions.
     pub query: Query,
-    /// Nodes that bring orders from the ledger into the settlement database.
+    /// Nodes that tell of orders, where `settlement` asks for it.
     pub settle: Settle,
 }
 
@@ -789,12 +789,18 @@ impl Default for Query {
 }
 
 /// Nodes that settle orders.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Settle {
-    /// How many. More than none is not implemented yet.
+    /// How many; none run of a sale without `settlement`. They divide the shares among them.
     #[schemars(range(min = 0, max = 64))]
     pub replicas: u16,
+}
+
+impl Default for Settle {
+    fn default() -> Self {
+        Self { replicas: 1 }
+    }
 }
 
 /// A Kafka cluster.
@@ -1094,15 +1100,16 @@ pub struct RedisCluster {
     pub addresses: Vec<String>,
 }
 
-/// Where settled orders go. Not implemented yet.
+/// Where settled orders go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Settlement {
-    /// A topic of one event per change of an order. Unset: none.
+    /// A topic of one CloudEvents record per change of an order, created if it is missing. Unset:
+    /// none. Another topic is told everything again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 249), regex(pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]*$"))]
     pub orders_topic: Option<String>,
-    /// A database of orders. Unset: none.
+    /// A database of orders. Unset: none. Not implemented yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<Database>,
 }

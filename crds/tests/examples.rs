@@ -32,7 +32,7 @@ fn a_minimal_sale_gets_the_defaults_that_the_documents_promise() {
     let spec = &sale.spec;
     assert_eq!(spec.stock.shares, 16);
     assert_eq!((spec.fleet.replicas, spec.fleet.query.replicas), (3, 2));
-    assert_eq!(spec.fleet.settle.replicas, 0);
+    assert_eq!(spec.fleet.settle.replicas, 1);
     assert_eq!((spec.stock.buffer_percent, spec.stock.block_seats), (20, 8));
     assert_eq!(spec.stock.low_water_seats, 2);
     assert_eq!((spec.holds.payment_seconds, spec.holds.grace_seconds), (900, 2));

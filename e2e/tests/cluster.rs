@@ -4,15 +4,25 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::resale::{History, Kill};
 use common::world::{Down, World, now_ms};
-use e2e::process::{Signal, is_root};
+use e2e::process::{Signal, is_root, until};
 use e2e::{Bed, Shape};
 use serde_json::Value;
 
 const BED: &str = "saletest";
+const SETTLERS_KILLED: usize = 10;
+
+/// The sale of local mode's tests, whose orders are told of besides.
+fn long() -> String {
+    include_str!("sales/long.yaml").replace(
+        "fleet: {replicas: 3}",
+        "fleet: {replicas: 3, settle: {replicas: 2}}\n  settlement: {ordersTopic: long.orders}",
+    )
+}
 
 /// What buyers heard between two times, and how often.
 fn heard(answers: &Path, from: u64, until: u64) -> BTreeMap<String, u64> {
@@ -58,7 +68,7 @@ fn the_smallest_sale_is_ready_and_sells(world: &World) {
 }
 
 fn a_wrong_sale_says_which_field(world: &World) {
-    let good = include_str!("sales/long.yaml");
+    let good = &long();
     let unknown = good.replace("timetable: long}", "timetable: short}");
     let refused = world.cluster.apply(&unknown).expect_err("CEL refuses it").to_string();
     assert!(refused.contains("timetable"), "{refused}");
@@ -76,7 +86,7 @@ fn out_of_order(sale: &str) -> String {
 /// Neither a change that the API server refuses nor one that only the operator can refuse
 /// disturbs the fleet, and the right sale applied again is accepted again.
 fn a_wrong_change_is_refused_in_mid_sale(world: &World) {
-    let good = include_str!("sales/long.yaml");
+    let good = &long();
     let before = world.sellers("long");
     let renamed = good.replace("code: T05", "code: T55");
     let refused = world.cluster.apply(&renamed).expect_err("CEL refuses it").to_string();
@@ -92,7 +102,7 @@ fn a_wrong_change_is_refused_in_mid_sale(world: &World) {
 }
 
 fn a_long_sale_is_sold_out_once_through_faults(world: &World) {
-    world.cluster.apply(include_str!("sales/long.yaml")).expect("it is taken");
+    world.cluster.apply(&long()).expect("it is taken");
     world.ready("long", Duration::from_secs(90));
     let first = world.folder.join("first.jsonl");
     // So slow that every fault falls into the sale, however fast this machine is.
@@ -101,13 +111,22 @@ fn a_long_sale_is_sold_out_once_through_faults(world: &World) {
     pause(2);
     a_wrong_change_is_refused_in_mid_sale(world);
     let kills = nodes_are_killed(world);
-    a_node_and_redis_stop(world);
-    let away = kafka_stops(world);
-    world.bed.cut("node-2").expect("it has a cable");
-    pause(20);
-    world.bed.join("node-2").expect("it has a cable");
-    assert!(crowd.is_under_way(), "every fault falls into the sale");
-    crowd.finish();
+    let shopping = AtomicBool::new(true);
+    let away = std::thread::scope(|scope| {
+        let settlers = scope.spawn(|| settlers_are_killed(world, &shopping));
+        a_node_and_redis_stop(world);
+        let away = kafka_stops(world);
+        world.bed.cut("node-2").expect("it has a cable");
+        pause(20);
+        world.bed.join("node-2").expect("it has a cable");
+        assert!(crowd.is_under_way(), "every fault falls into the sale");
+        crowd.finish();
+        shopping.store(false, Ordering::Relaxed);
+        let killed = settlers.join().expect("it ends");
+        println!("settle nodes were killed {killed} times");
+        assert!(killed >= SETTLERS_KILLED, "often enough");
+        away
+    });
     println!("orders in each 10 s: {:?}", common::pace(&first));
 
     // In the last second before it stops Kafka may have taken what is answered after it.
@@ -130,6 +149,7 @@ fn a_long_sale_is_sold_out_once_through_faults(world: &World) {
     let sold = world.crowd("long", &rest, 9).args(["--party", "1"]).run();
     assert_eq!(sold["soldOut"], true, "{sold}");
     world.judge("default.long", &[&first, &asked, &rest], None);
+    every_change_of_an_order_is_told_once(world);
 
     let mut cat = world.inside("checker");
     cat.args(["cat", &world.ledger("default.long")]);
@@ -144,6 +164,39 @@ fn a_long_sale_is_sold_out_once_through_faults(world: &World) {
     times.sort_by(f64::total_cmp);
     println!("seconds from SIGKILL until all of those shares sold again: {times:?}");
     assert!(times[times.len() / 2] <= 3.0, "the median of five is at most 3 s");
+}
+
+/// Settle nodes are killed again and again until the crowd has gone; returns how often.
+fn settlers_are_killed(world: &World, crowd: &AtomicBool) -> usize {
+    let mut kills = 0;
+    while crowd.load(Ordering::Relaxed) {
+        pause(6);
+        let pods = world.settlers("long");
+        let Some(pod) = pods.get(kills % pods.len().max(1)) else { continue };
+        world.signal(pod, Signal::KILL);
+        // In the place of one that waits longer and longer before it starts again comes another.
+        world.kubectl(&["delete", "pod", pod, "--grace-period=0", "--force", "--wait=false"]);
+        kills += 1;
+    }
+    kills
+}
+
+/// The topic of orders is what the checker reads in the ledger: nothing more, nothing less.
+fn every_change_of_an_order_is_told_once(world: &World) {
+    let (ledger, orders) = (world.ledger("default.long"), world.ledger("long.orders"));
+    let mut said = String::new();
+    let complete = until("every change being told", Duration::from_secs(60), "", || {
+        let mut checker = world.inside("checker");
+        checker.args(["settled", &ledger, &orders, "--json"]);
+        let output = checker.output().expect("the checker runs");
+        said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let report: Value = serde_json::from_str(&said).unwrap_or_default();
+        let worse = ["duplicated", "alien", "wrong", "disordered"];
+        assert!(worse.iter().all(|what| report[what] == 0), "{said}");
+        Ok((report["changes"].as_u64() > Some(0) && output.status.success()).then_some(()))
+    });
+    println!("the topic of orders: {said}");
+    complete.expect("nothing is missing in the end");
 }
 
 fn pause(seconds: u64) {

@@ -218,6 +218,17 @@ impl Writer {
 
 /// Folds the record at `at` into `state`. Total: any bytes give a verdict, none panics.
 pub fn fold(state: &mut ShareState, at: Offset, record: &[u8]) -> Verdict {
+    fold_with(state, at, record, |_, _, _| ())
+}
+
+/// [`fold`], and shows each entry, by its place in the record, behind what it did to the share.
+/// Of a record that is not `Accepted` in the end the first entries may have been shown.
+pub fn fold_with(
+    state: &mut ShareState,
+    at: Offset,
+    record: &[u8],
+    show: impl FnMut(usize, &Entry, &ShareState),
+) -> Verdict {
     state.passed(at);
     let frame = match Frame::read(record) {
         Ok(frame) => frame,
@@ -235,7 +246,7 @@ pub fn fold(state: &mut ShareState, at: Offset, record: &[u8]) -> Verdict {
         return Verdict::Void(why);
     }
     let followed = state.follow(admission, &frame);
-    let result = followed.and_then(|()| apply_all(state, &frame));
+    let result = followed.and_then(|()| apply_all(state, &frame, show));
     match result {
         Ok(()) => Verdict::Accepted,
         Err(fault) => {
@@ -245,7 +256,11 @@ pub fn fold(state: &mut ShareState, at: Offset, record: &[u8]) -> Verdict {
     }
 }
 
-fn apply_all(state: &mut ShareState, frame: &Frame<'_>) -> Result<(), Fault> {
+fn apply_all(
+    state: &mut ShareState,
+    frame: &Frame<'_>,
+    mut show: impl FnMut(usize, &Entry, &ShareState),
+) -> Result<(), Fault> {
     let entries = frame.entries()?;
     if state.frozen().is_some() && !frame.opens_with_claim() {
         return Err(Fault::Frozen);
@@ -256,6 +271,7 @@ fn apply_all(state: &mut ShareState, frame: &Frame<'_>) -> Result<(), Fault> {
         let stray = matches!(entry, Entry::Claim { .. }) && frame.header.seq != Seq(0);
         let applied = if stray { Err(Impossible::Claim) } else { state.apply(entry) };
         applied.map_err(|why| Fault::Impossible { index, why })?;
+        show(index, entry, state);
     }
     Ok(())
 }

@@ -15,6 +15,7 @@
 //!   [`message`]: what nodes say to each other.
 //! - [`contend`]: wanting a share; [`draw`]: which blocks; [`conductor`]: all of one node.
 //! - [`plan`]: who should own what; [`dispatcher`]: when it is time for another plan.
+//! - [`settle`]: what readers outside the fleet are told.
 //! - [`teeth`]: bugs that the simulator can plant; never in a product.
 
 pub mod allocate;
@@ -34,6 +35,7 @@ pub mod message;
 pub mod owner;
 pub mod plan;
 pub mod pool;
+pub mod settle;
 pub mod state;
 pub mod stock;
 pub mod teeth;

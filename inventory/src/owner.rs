@@ -21,7 +21,9 @@ use crate::entry::{End, Entry, OrderRequest, Sent};
 use crate::fold::{Admission, Fault, Verdict, Writer, fold};
 use crate::legs::Journey;
 use crate::pool::Pool;
-use crate::state::{Change, Command, Decision, OrderState, Refusal, Rules, ShareState, price};
+use crate::state::{
+    Change, Command, Decision, Order, OrderState, Refusal, Rules, ShareState, price,
+};
 use crate::teeth::{self, Bug};
 use crate::wire::{Chain, Draft, FRAME_BYTES_MAX, Frame};
 use crate::words::{
@@ -245,6 +247,38 @@ pub struct OrderView {
     pub returned: bool,
     /// Where the log says so at the latest.
     pub position: Option<(ShareId, Offset)>,
+}
+
+impl OrderView {
+    /// An order as a share knows it.
+    #[must_use]
+    pub fn of(id: OrderId, order: &Order) -> Self {
+        let (seats, status) = match &order.state {
+            OrderState::Held { seats, deadline, .. } => (seats.clone(), Status::Held(*deadline)),
+            OrderState::Paid { seats, .. } => (seats.clone(), Status::Paid),
+            OrderState::Ended { seats, why, .. } | OrderState::Closed { seats, why } => {
+                (seats.clone(), Status::Ended(*why))
+            }
+            OrderState::Placed { seats, deadline, paid, .. } => {
+                let status = if *paid { Status::Paid } else { Status::Held(*deadline) };
+                (seats.clone(), status)
+            }
+            OrderState::Seeking { .. } => (Seats::new(), Status::Seeking),
+            OrderState::Sent { .. } => (Seats::new(), Status::Sent),
+        };
+        Self {
+            order: id,
+            buyer: order.buyer,
+            run: order.run,
+            class: order.class,
+            journey: order.journey,
+            seats,
+            price: order.price,
+            status,
+            returned: !order.returned.is_empty(),
+            position: None,
+        }
+    }
 }
 
 /// What a caller hears.
@@ -650,32 +684,7 @@ impl Owner {
     }
 
     fn view(&self, id: OrderId) -> Option<OrderView> {
-        let order = self.state.order(id)?;
-        let (seats, status) = match &order.state {
-            OrderState::Held { seats, deadline, .. } => (seats.clone(), Status::Held(*deadline)),
-            OrderState::Paid { seats, .. } => (seats.clone(), Status::Paid),
-            OrderState::Ended { seats, why, .. } | OrderState::Closed { seats, why } => {
-                (seats.clone(), Status::Ended(*why))
-            }
-            OrderState::Placed { seats, deadline, paid, .. } => {
-                let status = if *paid { Status::Paid } else { Status::Held(*deadline) };
-                (seats.clone(), status)
-            }
-            OrderState::Seeking { .. } => (Seats::new(), Status::Seeking),
-            OrderState::Sent { .. } => (Seats::new(), Status::Sent),
-        };
-        Some(OrderView {
-            order: id,
-            buyer: order.buyer,
-            run: order.run,
-            class: order.class,
-            journey: order.journey,
-            seats,
-            price: order.price,
-            status,
-            returned: !order.returned.is_empty(),
-            position: None,
-        })
+        self.state.order(id).map(|order| OrderView::of(id, order))
     }
 
     /// An answer that writes nothing: behind what memory has seen and the log has not, and under

@@ -2,6 +2,7 @@
 //!
 //! - [`KafkaLedger`]: one topic. One producer for all handles of the process, whose thread
 //!   brings fates back (`producer`); consumers that many tails share (`tails`).
+//! - [`Relay`]: carries what a topic says into another, exactly once.
 //! - [`Topics`]: founds topics, or checks that they are as they must be.
 //! - `settings`: every setting of librdkafka that is not its default, with the reason.
 
@@ -32,10 +33,12 @@ use producer::Producer;
 use settings::Kept;
 use tails::Readers;
 
+pub use relay::{Lost, Message, News, Relay, Route};
 pub use tails::KafkaTail;
 pub use topics::{Difference, Keep, Topic, TopicId, TopicSpec, Topics};
 
 mod producer;
+mod relay;
 mod settings;
 mod tails;
 mod topic_id;

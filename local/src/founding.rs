@@ -170,6 +170,7 @@ fn not_local(sale: &TrainSale) -> Vec<Finding> {
         ("spec.auth.type", auth.kind == AuthType::Jwt),
         ("spec.auth.header.fromCIDRs", from),
         ("spec.payment.type", payment.kind == PaymentType::Webhook),
+        ("spec.settlement", sale.spec.settlement.is_some()),
     ];
     let asked = asked.into_iter().filter(|(_, asked)| *asked);
     asked

@@ -25,6 +25,8 @@ mod front;
 #[cfg(feature = "kafka")]
 pub mod init;
 mod kept;
+#[cfg(feature = "kafka")]
+pub mod settle;
 mod worker;
 
 use std::net::TcpListener;

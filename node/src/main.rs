@@ -1,15 +1,16 @@
-//! The node's program: `serve` sells, `init` founds the ledger.
+//! The node's program: `serve` sells, `settle` tells of orders, `init` founds the ledger.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Parser, Subcommand, ValueEnum};
-use control::config::{FoundingConfig, NodeConfig};
+use control::config::{FoundingConfig, NodeConfig, SettleConfig};
 use control::founding::{Failure, FailureKind, FoundingReport};
 use inventory::words::Incarnation;
 use ledger::kafka::{KafkaLedger, KafkaLog};
@@ -61,6 +62,15 @@ enum Command {
         #[arg(long, env = "LIVE_ADDRESS", default_value = "127.0.0.1:8082")]
         live: SocketAddr,
     },
+    /// Tell of every change of an order in a topic of its own.
+    Settle {
+        /// The settle node's configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// The node's name.
+        #[arg(long, env = "POD_NAME")]
+        name: String,
+    },
     /// Found the ledger, or check the one that is there.
     Init {
         /// What to found.
@@ -78,6 +88,8 @@ enum Error {
     Config { path: PathBuf, why: String },
     #[error(transparent)]
     Node(#[from] node::Error),
+    #[error(transparent)]
+    Settle(#[from] node::settle::Error),
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
@@ -103,16 +115,21 @@ fn main() -> ExitCode {
         match arguments.command {
             Command::Init { config, report } => init(&config, &report).await,
             Command::Serve { config, name, ip, live } => {
-                match serve(&config, &name, ip, live).await {
-                    Ok(()) => ExitCode::SUCCESS,
-                    Err(error) => {
-                        tracing::error!(%error, "the node cannot run");
-                        ExitCode::FAILURE
-                    }
-                }
+                ended(serve(&config, &name, ip, live).await)
             }
+            Command::Settle { config, name } => ended(settle(&config, &name).await),
         }
     })
+}
+
+fn ended(result: Result<(), Error>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the node cannot run");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn read<T>(path: &Path, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, Error> {
@@ -173,9 +190,7 @@ impl Ledgers for Topics {
 async fn serve(path: &Path, name: &str, ip: IpAddr, live: SocketAddr) -> Result<(), Error> {
     let config = read(path, |text| NodeConfig::read(text).map_err(|e| e.to_string()))?;
     let wrong = |why: String| Error::Config { path: path.to_owned(), why };
-    let id = URL_SAFE_NO_PAD.decode(&config.ledger.topic_id).ok();
-    let topic_id = id.and_then(|id| id.try_into().ok());
-    let topic_id = topic_id.ok_or_else(|| wrong("ledger.topicId: not a topic's id".into()))?;
+    let topic_id = topic_id(path, &config.ledger)?;
     let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     // Bound before the brokers are asked, so that a port that is taken is known at once.
     let buyers = node::port::bind(any(config.http_port))?;
@@ -221,6 +236,31 @@ async fn serve(path: &Path, name: &str, ip: IpAddr, live: SocketAddr) -> Result<
     node::run(setup, topics, wanted, |_| ()).await?;
     tracing::info!("drained");
     Ok(())
+}
+
+fn topic_id(path: &Path, ledger: &control::config::Ledger) -> Result<[u8; 16], Error> {
+    let id = URL_SAFE_NO_PAD.decode(&ledger.topic_id).ok();
+    id.and_then(|id| id.try_into().ok()).ok_or_else(|| Error::Config {
+        path: path.to_owned(),
+        why: "ledger.topicId: not a topic's id".to_owned(),
+    })
+}
+
+async fn settle(path: &Path, name: &str) -> Result<(), Error> {
+    let config = read(path, |text| SettleConfig::read(text).map_err(|e| e.to_string()))?;
+    let topic_id = topic_id(path, &config.ledger)?;
+    let port = SocketAddr::from((Ipv4Addr::UNSPECIFIED, config.http_port));
+    let port = node::port::bind(port)?;
+    let end = Arc::new(AtomicBool::new(false));
+    let mut terminate = signal(SignalKind::terminate())?;
+    let ending = Arc::clone(&end);
+    tokio::task::spawn_local(async move {
+        terminate.recv().await;
+        ending.store(true, Ordering::Relaxed);
+        std::future::pending::<()>().await;
+    });
+    let kafka = node::init::kafka(&config.kafka, name);
+    Ok(node::settle::run(config, topic_id, kafka, name, port, end).await?)
 }
 
 /// Asks until a broker answers: a node that starts while Kafka is away waits for it.

@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use control::config::{
-    FoundingConfig, Kafka, Ledger, NodeConfig, Pool as ConfigPool, Redis, Role, Step, VERSION,
+    FoundingConfig, Kafka, Ledger, NodeConfig, Pool as ConfigPool, Redis, Role, SettleConfig, Step,
+    VERSION,
 };
 use crds::sale::{KeyReference, PodTemplate, ServiceType};
 use k8s_openapi::api::apps::v1::{
@@ -31,10 +32,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::names::{
-    ASKED_HASH, CONFIG_HASH, CONTROL_PORT, HTTP_PORT, LIVE_PORT, POOL, ROLE, SALE, SERVES,
+    ASKED_HASH, CONFIG_HASH, CONTROL_PORT, HTTP_PORT, LIVE_PORT, POOL, ROLE, SALE, SERVES, SETTLE,
     TEMPLATE_HASH, labels, pool_selector,
 };
-use crate::validate::{KEYS_DIR, Phase, Pool, ValidatedSale};
+use crate::validate::{KEYS_DIR, Phase, Pool, Settle, ValidatedSale};
 
 /// How long `node init` may take. A sale whose Kafka is away must say so within 15 s, and
 /// starting the pod takes a few of them.
@@ -62,6 +63,7 @@ const CONFIG_DIR: &str = "/etc/stationmaster";
 const KEYS: &str = "keys";
 const NODE_FILE: &str = "node.json";
 const INIT_FILE: &str = "init.json";
+const SETTLE_FILE: &str = "settle.json";
 
 /// Nobody: a user without a home, a shell or a name, as images without a distribution have it.
 const UID: i64 = 65_532;
@@ -232,6 +234,13 @@ fn serve(sale: &ValidatedSale, topic_id: &str, stopped: bool, children: &mut Chi
         children.deployments.push(deployment(sale, topic_id, pool, replicas, config));
         files.insert(file(pool), text);
     }
+    if let Some(settle) = &sale.settle {
+        let text = json(&settle_config(sale, topic_id, settle));
+        let replicas = if stopped { 0 } else { settle.replicas };
+        let config = (config_name.as_str(), hash(&text));
+        children.deployments.push(settlers(sale, topic_id, settle, replicas, config));
+        files.insert(SETTLE_FILE.to_owned(), text);
+    }
     children.config_maps.push(ConfigMap {
         metadata: meta(sale, config_name),
         data: Some(files),
@@ -263,11 +272,7 @@ fn node_config(sale: &ValidatedSale, topic_id: &str, pool: &Pool) -> NodeConfig 
         sale: sale.key.to_string(),
         role: pool.role,
         pool: ConfigPool { name: pool.name.clone(), weight: pool.weight },
-        ledger: Ledger {
-            topic: sale.ledger.topic.clone(),
-            topic_id: topic_id.to_owned(),
-            board_topic: sale.ledger.board_topic.clone(),
-        },
+        ledger: ledger(sale, topic_id),
         kafka: Kafka { bootstrap_servers: sale.kafka.clone() },
         redis: sale.redis.clone().map(|address| Redis { address }),
         http_port: HTTP_PORT,
@@ -277,6 +282,70 @@ fn node_config(sale: &ValidatedSale, topic_id: &str, pool: &Pool) -> NodeConfig 
         origins: sale.front.origins.clone(),
         operator_key: sale.operator_key.clone(),
     }
+}
+
+fn settle_config(sale: &ValidatedSale, topic_id: &str, settle: &Settle) -> SettleConfig {
+    SettleConfig {
+        version: VERSION,
+        ledger: ledger(sale, topic_id),
+        kafka: Kafka { bootstrap_servers: sale.kafka.clone() },
+        orders_topic: settle.orders_topic.clone(),
+        partitions: sale.definition.shares,
+        replicas: sale.ledger.replicas,
+        min_in_sync_replicas: sale.ledger.min_in_sync_replicas,
+        http_port: HTTP_PORT,
+    }
+}
+
+fn ledger(sale: &ValidatedSale, topic_id: &str) -> Ledger {
+    Ledger {
+        topic: sale.ledger.topic.clone(),
+        topic_id: topic_id.to_owned(),
+        board_topic: sale.ledger.board_topic.clone(),
+    }
+}
+
+/// The Deployment of settle nodes. One that is lost is replaced, and the others have its shares
+/// meanwhile; buyers know nothing of them.
+fn settlers(
+    sale: &ValidatedSale,
+    topic_id: &str,
+    settle: &Settle,
+    replicas: u16,
+    (config_name, config_hash): (&str, String),
+) -> Deployment {
+    let selector = pool_selector(&sale.key.name, SETTLE, None);
+    let mut pod_labels = labels(&sale.key.name);
+    pod_labels.extend(selector.clone());
+    let args = ["settle", "--config", &format!("{CONFIG_DIR}/{SETTLE_FILE}")];
+    let container = Container {
+        name: SETTLE.to_owned(),
+        args: Some(args.map(ToOwned::to_owned).into()),
+        ports: Some(vec![port("http", HTTP_PORT)]),
+        env: Some(vec![field("POD_NAME", "metadata.name")]),
+        readiness_probe: Some(probe("/readyz", 1, 2)),
+        liveness_probe: Some(probe("/livez", 5, 6)),
+        ..container(sale)
+    };
+    let template = PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(pod_labels),
+            annotations: Some([(CONFIG_HASH.to_owned(), config_hash)].into()),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(PodSpec {
+            termination_grace_period_seconds: Some(GRACE_S),
+            containers: vec![container],
+            volumes: Some(vec![volume(config_name, SETTLE_FILE, SETTLE_FILE)]),
+            topology_spread_constraints: Some(over_machines(&selector)),
+            ..pod(sale, &PodTemplate::default())
+        }),
+    };
+    let asked =
+        (&sale.ledger.topic, topic_id, &sale.kafka, settle, &sale.image, &sale.pull_secrets);
+    let asked = serde_json::to_string(&asked).unwrap_or_default();
+    let name = format!("{}-{SETTLE}", sale.key.name);
+    rolled(sale, name, replicas, selector, template, &asked)
 }
 
 fn deployment(
@@ -316,6 +385,19 @@ fn deployment(
             ..pod(sale, &pool.template)
         }),
     };
+    let name = deployment_name(&sale.key.name, pool);
+    rolled(sale, name, replicas, selector, template, &asked(sale, topic_id, pool))
+}
+
+/// A Deployment whose new pods are ready before old ones go.
+fn rolled(
+    sale: &ValidatedSale,
+    name: String,
+    replicas: u16,
+    selector: BTreeMap<String, String>,
+    template: PodTemplateSpec,
+    asked: &str,
+) -> Deployment {
     let rolling = RollingUpdateDeployment {
         max_surge: Some(IntOrString::Int(i32::from(sale.max_surge))),
         max_unavailable: Some(IntOrString::Int(0)),
@@ -331,14 +413,10 @@ fn deployment(
         template,
         ..DeploymentSpec::default()
     };
-    let mut metadata = meta(sale, deployment_name(&sale.key.name, pool));
+    let mut metadata = meta(sale, name);
     let template = serde_json::to_string(&spec.template).unwrap_or_default();
     metadata.annotations = Some(
-        [
-            (ASKED_HASH.to_owned(), hash(&asked(sale, topic_id, pool))),
-            (TEMPLATE_HASH.to_owned(), hash(&template)),
-        ]
-        .into(),
+        [(ASKED_HASH.to_owned(), hash(asked)), (TEMPLATE_HASH.to_owned(), hash(&template))].into(),
     );
     Deployment { metadata, spec: Some(spec), status: None }
 }
@@ -357,6 +435,10 @@ fn spread(pool: &Pool, selector: &BTreeMap<String, String>) -> Vec<TopologySprea
     if let Some(constraints) = &pool.template.topology_spread_constraints {
         return constraints.clone();
     }
+    over_machines(selector)
+}
+
+fn over_machines(selector: &BTreeMap<String, String>) -> Vec<TopologySpreadConstraint> {
     vec![TopologySpreadConstraint {
         label_selector: Some(LabelSelector {
             match_labels: Some(selector.clone()),
@@ -436,26 +518,23 @@ fn container(sale: &ValidatedSale) -> Container {
     }
 }
 
-fn node_container(sale: &ValidatedSale, template: &PodTemplate) -> Container {
-    let args = ["serve", "--config", &format!("{CONFIG_DIR}/{NODE_FILE}")];
-    let port = |name: &str, port: u16| ContainerPort {
+fn port(name: &str, port: u16) -> ContainerPort {
+    ContainerPort {
         name: Some(name.to_owned()),
         container_port: i32::from(port),
         protocol: Some("TCP".to_owned()),
         ..ContainerPort::default()
-    };
-    let field = |name: &str, path: &str| EnvVar {
-        name: name.to_owned(),
-        value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector {
-                field_path: path.to_owned(),
-                ..ObjectFieldSelector::default()
-            }),
-            ..EnvVarSource::default()
-        }),
-        ..EnvVar::default()
-    };
-    let probe = |path: &str, period_seconds: i32, failure_threshold: i32| Probe {
+    }
+}
+
+fn field(name: &str, path: &str) -> EnvVar {
+    let field = ObjectFieldSelector { field_path: path.to_owned(), ..Default::default() };
+    let source = EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() };
+    EnvVar { name: name.to_owned(), value_from: Some(source), ..EnvVar::default() }
+}
+
+fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
+    Probe {
         http_get: Some(HTTPGetAction {
             path: Some(path.to_owned()),
             port: IntOrString::String("http".to_owned()),
@@ -465,7 +544,11 @@ fn node_container(sale: &ValidatedSale, template: &PodTemplate) -> Container {
         failure_threshold: Some(failure_threshold),
         timeout_seconds: Some(2),
         ..Probe::default()
-    };
+    }
+}
+
+fn node_container(sale: &ValidatedSale, template: &PodTemplate) -> Container {
+    let args = ["serve", "--config", &format!("{CONFIG_DIR}/{NODE_FILE}")];
     let sleep = SleepAction { seconds: PRE_STOP_S };
     let mut base = container(sale);
     if !sale.front.keys.is_empty() {

@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use crate::names::{POOL, ROLE, SALE, SaleKey};
+use crate::names::{POOL, ROLE, SALE, SaleKey, is_node};
 use crate::probe::{ProbeError, Prober, time_of_day};
 use crate::telemetry::{Metrics, Post, Result as Counted};
 
@@ -325,7 +325,7 @@ impl Fleet {
         let ours = |pod: &&Arc<Pod>| {
             pod.namespace().as_deref() == Some(&key.namespace)
                 && pod.labels().get(SALE) == Some(&key.name)
-                && matches!(pod.labels().get(ROLE).map(String::as_str), Some("sell" | "query"))
+                && is_node(pod.labels())
                 && !is_over(pod)
         };
         let mut gone: Vec<NodeId> = self.nodes.keys().copied().collect();

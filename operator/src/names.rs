@@ -27,8 +27,10 @@ pub const TEMPLATE_HASH: &str = "stationmaster.dev/template-hash";
 pub const MANAGED: &str = "app.kubernetes.io/managed-by=stationmaster";
 /// The sale that an object belongs to.
 pub const SALE: &str = "stationmaster.dev/sale";
-/// What a pod does: `sell`, `query` or `init`.
+/// What a pod does: `sell`, `query`, `settle` or `init`.
 pub const ROLE: &str = "stationmaster.dev/role";
+/// The role of pods that tell of orders.
+pub const SETTLE: &str = "settle";
 /// The pool of nodes that a selling pod belongs to.
 pub const POOL: &str = "stationmaster.dev/pool";
 /// Marks pods that serve buyers.
@@ -46,6 +48,12 @@ pub const CONTROL_PORT: u16 = 8081;
 /// Where a node serves the live view, on loopback alone: `kubectl port-forward` reaches it. It is
 /// the node's own default; the pod only names it.
 pub const LIVE_PORT: u16 = 8082;
+
+/// Whether a pod with these labels serves buyers, as nodes do.
+#[must_use]
+pub fn is_node(labels: &BTreeMap<String, String>) -> bool {
+    matches!(labels.get(ROLE).map(String::as_str), Some("sell" | "query"))
+}
 
 /// Which sale.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

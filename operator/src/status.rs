@@ -17,7 +17,7 @@ use kube::ResourceExt;
 
 use crate::fleet::{RedisSeen, Seen};
 use crate::founding::InitJob;
-use crate::names::{DEFAULT_POOL, ROLE, selector_text};
+use crate::names::{DEFAULT_POOL, ROLE, SETTLE, is_node, selector_text};
 use crate::pods;
 use crate::validate::{Invalid, Phase, ValidatedSale};
 
@@ -53,7 +53,7 @@ pub struct Facts<'a> {
     pub valid: Option<&'a ValidatedSale>,
     /// How far this reconcile came.
     pub outcome: Outcome<'a>,
-    /// The sale's Deployments, as they were found.
+    /// The sale's Deployments, as they were found: of nodes, and of settlers.
     pub deployments: &'a [Deployment],
     /// Whether this operator would make newer pods, if it were asked; none if it was not found
     /// out this time.
@@ -134,6 +134,10 @@ pub fn status(facts: &Facts<'_>) -> TrainSaleStatus {
         ("Reconciling", reconciling),
         ("Stalled", stalled),
     ]);
+    match settled(facts) {
+        Some(said) => put(&mut status.conditions, sale, "Settled", said, generation, facts.now),
+        None => status.conditions.retain(|c| c.type_ != "Settled" || facts.valid.is_none()),
+    }
     let all = all.chain(facts.update_pending.map(|p| ("UpdatePending", update_pending(p))));
     for (kind, said) in all {
         put(&mut status.conditions, sale, kind, said, generation, facts.now);
@@ -285,27 +289,59 @@ fn redis_ready(facts: &Facts<'_>) -> Said {
     }
 }
 
+/// The Deployments of those who serve buyers.
+fn nodes<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = &'a Deployment> {
+    facts.deployments.iter().filter(|d| !is_settlers(d))
+}
+
+fn is_settlers(deployment: &Deployment) -> bool {
+    let selector = deployment.spec.as_ref().and_then(|s| s.selector.match_labels.as_ref());
+    selector.and_then(|labels| labels.get(ROLE)).is_some_and(|role| role == SETTLE)
+}
+
+/// Whether orders are told of; not said of a sale that does not ask for it. A sale is `Ready`
+/// without it: buyers do not wait for it.
+fn settled(facts: &Facts<'_>) -> Option<Said> {
+    facts.valid?.settle.as_ref()?;
+    let Some(settlers) = facts.deployments.iter().find(|d| is_settlers(d)) else {
+        return Some(unknown("Pending", "There are no settle nodes yet."));
+    };
+    let replicas = settlers.spec.as_ref().and_then(|s| s.replicas);
+    let pods = facts.pods.iter();
+    let mut troubles = pods
+        .filter(|p| p.labels().get(ROLE).is_some_and(|role| role == SETTLE))
+        .filter_map(pods::trouble);
+    Some(match (unsettled(settlers), replicas) {
+        (_, Some(0)) => no("NoSettler", "No settle node is wanted."),
+        (None, _) => yes("Settling", "Every settle node is ready."),
+        (Some(late), _) => match replica_failure(settlers).or_else(|| troubles.next()) {
+            Some(trouble) => no(trouble.reason, trouble.message),
+            None => no("RollingOut", late),
+        },
+    })
+}
+
 fn desired(facts: &Facts<'_>) -> i32 {
     let replicas = |d: &Deployment| d.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1);
     match facts.valid {
         Some(valid) if !matches!(valid.phase, Phase::Serve { .. }) => {
             valid.pools.iter().map(|p| i32::from(p.replicas)).sum()
         }
-        _ => facts.deployments.iter().map(replicas).sum(),
+        _ => nodes(facts).map(replicas).sum(),
     }
 }
 
 fn fleet_ready(facts: &Facts<'_>) -> Said {
-    if facts.deployments.is_empty() {
+    if nodes(facts).next().is_none() {
         return unknown("Pending", "There are no nodes yet.");
     }
-    let late = facts.deployments.iter().filter_map(unsettled);
+    let late = nodes(facts).filter_map(unsettled);
     let late: Vec<String> = late.chain(leaving(facts)).collect();
     if late.is_empty() {
         return yes("AllReady", "Every node is ready and of the newest template.");
     }
-    let failed = facts.deployments.iter().find_map(replica_failure);
-    let trouble = facts.pods.iter().filter(|p| p.labels().get(ROLE).is_some_and(|r| r != "init"));
+    let failed = nodes(facts).find_map(replica_failure);
+    let trouble = facts.pods.iter().filter(|p| is_node(p.labels()));
     let trouble = failed.or_else(|| trouble.filter_map(pods::trouble).next());
     if let Some(trouble) = trouble {
         return no(trouble.reason, trouble.message);
@@ -329,8 +365,7 @@ fn leaving(facts: &Facts<'_>) -> Option<String> {
         nodes.iter().any(|n| n.name == name && matches!(n.state, "Dead" | "Unreachable"))
     };
     let count = facts.pods.iter().filter(|pod| {
-        let is_node = pod.labels().get(ROLE).is_some_and(|role| role != "init");
-        is_node && pod.metadata.deletion_timestamp.is_some() && !dead(pod)
+        is_node(pod.labels()) && pod.metadata.deletion_timestamp.is_some() && !dead(pod)
     });
     let count = count.count();
     (count > 0).then(|| format!("{count} nodes are on their way out"))
@@ -544,8 +579,7 @@ fn numbers(facts: &Facts<'_>, status: &mut TrainSaleStatus) {
     let sale = facts.sale;
     let name = sale.name_any();
     status.selector = Some(selector_text(&name, "sell", DEFAULT_POOL));
-    let of =
-        |f: fn(&Deployment) -> Option<i32>| -> i32 { facts.deployments.iter().filter_map(f).sum() };
+    let of = |f: fn(&Deployment) -> Option<i32>| -> i32 { nodes(facts).filter_map(f).sum() };
     let default = format!("{name}-sell-{DEFAULT_POOL}");
     let first = facts.deployments.iter().find(|d| d.name_any() == default);
     let replicas = first.and_then(|d| d.status.as_ref()?.replicas);

@@ -76,6 +76,8 @@ pub struct ValidatedSale {
     pub pull_secrets: Vec<String>,
     /// The pools of nodes, the pool `default` first, the query nodes last.
     pub pools: Vec<Pool>,
+    /// Who tells of orders in a topic of their own.
+    pub settle: Option<Settle>,
     /// How many more nodes than wanted a roll-out may start at once.
     pub max_surge: u16,
     /// Kafka's first brokers.
@@ -165,6 +167,16 @@ pub struct Pool {
     pub template: PodTemplate,
 }
 
+/// Nodes that tell of orders.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Settle {
+    /// Where.
+    pub orders_topic: String,
+    /// How many there should be.
+    #[serde(skip)]
+    pub replicas: u16,
+}
+
 /// Why nothing can be built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
@@ -245,6 +257,7 @@ pub fn validate(
         pull_policy: config.pull_policy.clone(),
         pull_secrets: sale.spec.fleet.image_pull_secrets.iter().map(|s| s.name.clone()).collect(),
         pools: pools(sale),
+        settle: settle(sale),
         max_surge: sale.spec.fleet.update.max_surge,
         kafka: sale.spec.kafka.bootstrap_servers.clone(),
         redis: sale.spec.redis.standalone.as_ref().map(|s| s.address.clone()),
@@ -305,6 +318,11 @@ fn front(sale: &TrainSale) -> Front {
     };
     let origins = spec.traffic.cors.as_ref().map(|c| c.allowed_origins.clone());
     Front { identity, payment, origins: origins.unwrap_or_default(), keys }
+}
+
+fn settle(sale: &TrainSale) -> Option<Settle> {
+    let orders_topic = sale.spec.settlement.as_ref()?.orders_topic.clone()?;
+    Some(Settle { orders_topic, replicas: sale.spec.fleet.settle.replicas })
 }
 
 fn runs(sale: &TrainSale) -> BTreeSet<Run> {

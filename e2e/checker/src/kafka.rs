@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{Message, Timestamp};
+use rdkafka::message::{Headers as _, Message, Timestamp};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use crate::settled::Told;
 use crate::source::{Each, Ledger, Part, Unreadable};
 use crate::words::Place;
 
@@ -183,4 +184,58 @@ fn end(consumer: &BaseConsumer, topic: &str, partition: u16) -> Result<u64, Unre
         return Err(Unreadable::Lost { partition, why });
     }
     Ok(u64::try_from(end).unwrap_or(0))
+}
+
+/// Shows every record of a topic that counts for readers of committed ones, partition by
+/// partition, each in its order.
+///
+/// # Errors
+/// What keeps it from being read.
+pub fn committed(
+    brokers: &str,
+    topic: &str,
+    mut each: impl FnMut(&Told),
+) -> Result<(), Unreadable> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "stationmaster-checker")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("isolation.level", "read_committed")
+        // Behind the last record that counts.
+        .set("enable.partition.eof", "true")
+        .set("fetch.wait.max.ms", "10")
+        .create()
+        .map_err(|e| kafka(&e))?;
+    for number in 0..count(&consumer, topic)? {
+        let mut assignment = TopicPartitionList::new();
+        assignment
+            .add_partition_offset(topic, i32::from(number), Offset::Beginning)
+            .map_err(|e| kafka(&e))?;
+        consumer.assign(&assignment).map_err(|e| kafka(&e))?;
+        let mut heard = Instant::now();
+        loop {
+            let message = match consumer.poll(POLL) {
+                Some(Ok(message)) if message.partition() == i32::from(number) => message,
+                Some(Err(KafkaError::PartitionEOF(of))) if of == i32::from(number) => break,
+                Some(Err(why)) if lasting(&why) => return Err(kafka(&why)),
+                _ if heard.elapsed() > SILENCE_MAX => {
+                    return Err(Unreadable::Kafka(format!("partition {number} is silent")));
+                }
+                _ => continue,
+            };
+            heard = Instant::now();
+            let text = |bytes: Option<&[u8]>| {
+                String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned()
+            };
+            let headers = message.headers().into_iter().flat_map(|all| all.iter());
+            each(&Told {
+                key: text(message.key()),
+                headers: headers.map(|h| (h.key.to_owned(), text(h.value))).collect(),
+                value: message.payload().unwrap_or_default().to_vec(),
+            });
+        }
+    }
+    Ok(())
 }

@@ -9,6 +9,7 @@
 //! - `source`, `file`, `kafka`: where records come from.
 //! - `answers`: what buyers were told.
 //! - `audit`, `book`, `travel`, `told`, `soldout`, `seats`: what must hold beyond the folds.
+//! - `settled`: the topic of orders.
 //! - `report`, `verify`, `cat`: what is said of it.
 
 pub mod answers;
@@ -27,6 +28,7 @@ pub mod kept;
 pub mod pool;
 pub mod report;
 pub mod seats;
+pub mod settled;
 pub mod share;
 pub mod soldout;
 pub mod source;

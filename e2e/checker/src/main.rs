@@ -32,6 +32,17 @@ enum Command {
     },
     /// Judge a ledger.
     Verify(Verify),
+    /// Compare a topic of orders with the ledger that it tells of.
+    #[cfg(feature = "kafka")]
+    Settled {
+        /// kafka:HOST:PORT/TOPIC
+        ledger: String,
+        /// kafka:HOST:PORT/TOPIC
+        orders: String,
+        /// Print the report as one JSON object on one line.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -62,6 +73,8 @@ fn main() -> ExitCode {
     let done = match Flags::parse().command {
         Command::Cat { ledgers, name } => cat(&ledgers, name.as_ref()).map(|()| true),
         Command::Verify(flags) => verify(&flags),
+        #[cfg(feature = "kafka")]
+        Command::Settled { ledger, orders, json } => settled(&ledger, &orders, json),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -81,6 +94,23 @@ fn cat(ledgers: &[String], name: Option<&String>) -> Result<(), Unreadable> {
     }
     out.flush()?;
     Ok(())
+}
+
+#[cfg(feature = "kafka")]
+fn settled(ledger: &str, orders: &str, json: bool) -> Result<bool, Unreadable> {
+    use checker::settled::{Judge, changes};
+    let (brokers, topic) = source::topic(orders)?;
+    let mut judge = Judge::new(changes(source::open(ledger)?.as_mut(), None)?);
+    checker::kafka::committed(brokers, topic, |told| judge.hear(told))?;
+    let settled = judge.end();
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    if json {
+        writeln!(out, "{}", settled.json())?;
+    } else {
+        settled.write(&mut out)?;
+    }
+    out.flush()?;
+    Ok(settled.holds())
 }
 
 fn verify(flags: &Verify) -> Result<bool, Unreadable> {

@@ -67,20 +67,22 @@ pub fn open(address: &str) -> Result<Box<dyn Ledger>, Unreadable> {
     if let Some(path) = address.strip_prefix("file:") {
         return Ok(Box::new(crate::file::FileLedger::open(path)?));
     }
-    if let Some(topic) = address.strip_prefix("kafka:") {
-        return open_kafka(topic);
-    }
-    Err(Unreadable::Address(address.to_owned()))
+    let (brokers, name) = topic(address)?;
+    open_kafka(brokers, name)
+}
+
+/// The brokers and the name of a topic, by its address.
+pub fn topic(address: &str) -> Result<(&str, &str), Unreadable> {
+    let parts = address.strip_prefix("kafka:").and_then(|rest| rest.split_once('/'));
+    parts.ok_or_else(|| Unreadable::Address(address.to_owned()))
 }
 
 #[cfg(feature = "kafka")]
-fn open_kafka(address: &str) -> Result<Box<dyn Ledger>, Unreadable> {
-    let (brokers, topic) =
-        address.split_once('/').ok_or_else(|| Unreadable::Address(format!("kafka:{address}")))?;
+fn open_kafka(brokers: &str, topic: &str) -> Result<Box<dyn Ledger>, Unreadable> {
     Ok(Box::new(crate::kafka::KafkaLedger::open(brokers, topic)?))
 }
 
 #[cfg(not(feature = "kafka"))]
-fn open_kafka(_address: &str) -> Result<Box<dyn Ledger>, Unreadable> {
+fn open_kafka(_brokers: &str, _topic: &str) -> Result<Box<dyn Ledger>, Unreadable> {
     Err(Unreadable::NoKafka)
 }

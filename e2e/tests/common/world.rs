@@ -139,7 +139,13 @@ impl World {
         self.that_run(sellers(&seen, sale))
     }
 
-    /// Those of them that own shares.
+    /// Settle pods of a sale that run and have not been told to end.
+    pub fn settlers(&self, sale: &str) -> Vec<String> {
+        let seen = self.json(&["get", "pods"]);
+        self.that_run(pods(&seen, sale, "settle"))
+    }
+
+    /// Those of its sellers that own shares.
     pub fn owners(&self, sale: &str) -> Vec<String> {
         let seen = self.json(&["get", "pods,trainsales"]);
         self.that_run(owners(&seen, sale))
@@ -165,11 +171,15 @@ impl World {
 
 /// The same, with their JSON, of a list.
 pub fn sellers<'a>(list: &'a Value, sale: &str) -> Vec<(&'a str, &'a Value)> {
+    pods(list, sale, "sell")
+}
+
+fn pods<'a>(list: &'a Value, sale: &str, role: &str) -> Vec<(&'a str, &'a Value)> {
     let stays = |pod: &&Value| {
         let labels = &pod["metadata"]["labels"];
         let state = &pod["status"]["containerStatuses"][0]["state"];
         labels["stationmaster.dev/sale"] == sale
-            && labels["stationmaster.dev/role"] == "sell"
+            && labels["stationmaster.dev/role"] == role
             && pod["metadata"]["deletionTimestamp"].is_null()
             && state["running"].is_object()
     };

@@ -145,6 +145,61 @@ pub(super) fn consumer(config: &KafkaConfig, reading: Reading) -> ClientConfig {
     settings
 }
 
+/// The time after which a coordinator ends the transaction of a member that went silent. So long
+/// nobody else learns the group's place in what that member was reading.
+pub(super) const TRANSACTION_MS_MAX: u64 = 10_000;
+
+/// How long coordinators may take: they wait for replicas of topics of their own.
+const COORDINATOR_MS_MAX: &str = "10000";
+
+/// A member of a group that reads a topic from its first record on.
+pub(super) fn group_consumer(config: &KafkaConfig, group: &str, member: &str) -> ClientConfig {
+    let mut settings = common(config);
+    settings
+        .set("socket.timeout.ms", COORDINATOR_MS_MAX)
+        .set("group.id", group)
+        // A member that was put out of the group may say in a commit that it is none, and
+        // coordinators believe commits of no members (generation -1). Not with a name (KIP-345):
+        // then the commit is refused. One that starts again within the session also gets its
+        // partitions back without a rebalance.
+        .set("group.instance.id", member)
+        // A member that comes or goes moves few partitions, and the others go on meanwhile.
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        // The least that brokers allow by default: so long a lost member's partitions wait.
+        .set("session.timeout.ms", "6000")
+        .set("heartbeat.interval.ms", "1500")
+        // Places are committed with what they stand for.
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        // Only so is the group's place not told while a transaction that moves it is open.
+        .set("isolation.level", "read_committed")
+        .set("fetch.wait.max.ms", "100")
+        .set("fetch.message.max.bytes", BATCH_BYTES_MAX.to_string())
+        .set("queued.max.messages.kbytes", "16384")
+        .set("fetch.queue.backoff.ms", "2")
+        .set("fetch.error.backoff.ms", "50");
+    settings
+}
+
+/// The producer of such a member.
+pub(super) fn transactional_producer(config: &KafkaConfig, id: &str) -> ClientConfig {
+    let mut settings = common(config);
+    settings
+        .set("socket.timeout.ms", COORDINATOR_MS_MAX)
+        .set("transactional.id", id)
+        .set("transaction.timeout.ms", TRANSACTION_MS_MAX.to_string())
+        .set("message.timeout.ms", (TRANSACTION_MS_MAX - 1_000).to_string())
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        // A transaction's messages come at once, and its end waits for none to gather.
+        .set("linger.ms", "1")
+        // As Kafka's Java client does, so that consumers may join topics by key.
+        .set("partitioner", "murmur2_random")
+        .set("message.max.bytes", BATCH_BYTES_MAX.to_string());
+    settings
+}
+
 pub(super) fn admin(config: &KafkaConfig) -> ClientConfig {
     common(config)
 }

@@ -196,6 +196,14 @@ impl Topics {
         }
     }
 
+    /// The id of a topic, however it is set up. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// Every [`Trouble`] but `Misconfigured`.
+    pub async fn id(&self, topic: &str) -> Result<TopicId, Trouble> {
+        self.describe(topic).await.map(|(id, _)| id)
+    }
+
     /// Checks a topic without creating it. Needs a tokio runtime.
     ///
     /// # Errors

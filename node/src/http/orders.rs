@@ -287,7 +287,8 @@ pub(crate) async fn list(visit: &Visit, request: &Request<Incoming>) -> Result<R
         .collect();
     let world = station.world.borrow();
     views.sort_by_key(|view| (view.run, std::cmp::Reverse(view.order)));
-    let orders = views.iter().filter_map(|view| describe(world.pool(), view)).collect();
+    let definition = world.pool().definition().ok_or_else(|| Problem::busy("starting"))?;
+    let orders = views.iter().filter_map(|view| describe(definition, view)).collect();
     let bytes = serde_json::to_vec(&OrdersBody { orders }).map_err(|_| Problem::busy("answer"))?;
     Ok(private(reply(StatusCode::OK, "application/json", bytes)))
 }
@@ -383,7 +384,8 @@ fn finish(station: &Station, answer: Answer) -> Result<Reply, Problem> {
     }
     let Answer::Order { view, new } = answer else { return Err(Problem::busy("answer")) };
     let world = station.world.borrow();
-    let order = json(world.pool(), &view).ok_or_else(|| Problem::busy("starting"))?;
+    let order = world.pool().definition().and_then(|definition| json(definition, &view));
+    let order = order.ok_or_else(|| Problem::busy("starting"))?;
     let created = new && matches!(view.status, Status::Held(_));
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let mut reply = private(reply(status, "application/json", order));
@@ -472,15 +474,15 @@ struct PositionBody {
 /// Bytes of an order with a few passengers; a longer one grows.
 const ORDER_BYTES: usize = 512;
 
-fn json(pool: &Pool, view: &OrderView) -> Option<Vec<u8>> {
-    let order = describe(pool, view)?;
+/// An order as buyers, and readers of the topic of orders, see it. None if nothing such is sold.
+pub(crate) fn json(definition: &Definition, view: &OrderView) -> Option<Vec<u8>> {
+    let order = describe(definition, view)?;
     let mut bytes = Vec::with_capacity(ORDER_BYTES);
     serde_json::to_writer(&mut bytes, &order).ok()?;
     Some(bytes)
 }
 
-fn describe<'a>(pool: &'a Pool, view: &OrderView) -> Option<OrderBody<'a>> {
-    let definition = pool.definition()?;
+fn describe<'a>(definition: &'a Definition, view: &OrderView) -> Option<OrderBody<'a>> {
     let run = definition.runs.get(usize::from(view.run.0))?;
     let timetable = definition.timetable(view.run)?;
     let stop = |at: u8| timetable.stops.get(usize::from(at)).map(|s| s.code.as_str());
