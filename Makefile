@@ -32,7 +32,7 @@ test: ## everything; what CI runs
 	cargo e2e install --packages
 	$(MAKE) --no-print-directory -j2 --output-sync=line engines built
 	$(MAKE) --no-print-directory -j2 --output-sync=line patient hasty
-	$(MAKE) --no-print-directory cluster tenth
+	$(MAKE) --no-print-directory tenth
 	@echo "make test passed: lint, unit tests, strange bytes, the protocols' model, $(SEEDS) simulated" \
 	  "sales, planted bugs, Kafka and Redis, CRD and chart on a real API server, the HTTP contract, a" \
 	  "sale in local mode and one on a real cluster, both through faults and judged, and a tenth of" \
@@ -54,11 +54,12 @@ patient: ## model, sim, teeth, strange: at idle priority
 	chrt --idle 0 $(MAKE) --no-print-directory teeth
 	chrt --idle 0 $(MAKE) --no-print-directory strange
 
-hasty: ## ledgers, schema, contract, local
+hasty: ## ledgers, schema, contract, local, cluster
 	$(MAKE) --no-print-directory ledgers
 	$(MAKE) --no-print-directory schema
 	$(MAKE) --no-print-directory contract
 	$(MAKE) --no-print-directory local
+	$(MAKE) --no-print-directory cluster
 
 lint: ## formatting and clippy, warnings denied
 	cargo fmt --all --check

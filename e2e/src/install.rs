@@ -123,6 +123,8 @@ impl GoTools {
             go.arg("build").args(&flags).arg("-o").arg(&bin).args(self.packages);
             go.current_dir(&source);
             go.env("CGO_ENABLED", "0").env("GOWORK", "off").env("GOFLAGS", "-mod=readonly");
+            // The compiler's own collector takes a fifth of a build that has memory to spare.
+            go.env("GOGC", "400");
             output_of(&mut go)?;
             remove_tree(&source)
         })?;

@@ -149,6 +149,7 @@ fn a_long_sale_is_sold_out_once_through_faults(world: &World) {
     let sold = world.crowd("long", &rest, 9).args(["--party", "1"]).run();
     assert_eq!(sold["soldOut"], true, "{sold}");
     world.judge("default.long", &[&first, &asked, &rest], None);
+    world.kubectl(&["wait", "trainsale/long", "--for=condition=Settled", "--timeout=60s"]);
     every_change_of_an_order_is_told_once(world);
 
     let mut cat = world.inside("checker");

@@ -753,6 +753,27 @@ mod tests {
     }
 
     #[test]
+    fn a_sale_whose_orders_are_told_of_has_settlers_whom_no_service_selects() {
+        let mut sale = founded(minimal());
+        sale.spec.settlement =
+            serde_json::from_value(serde_json::json!({"ordersTopic": "told"})).unwrap();
+        sale.spec.fleet.settle.replicas = 2;
+        let children = built(&sale);
+        let [.., settlers] = &children.deployments[..] else { panic!("there are some") };
+        assert_eq!(settlers.name_any(), "demo-settle");
+        let spec = settlers.spec.as_ref().unwrap();
+        assert_eq!(spec.replicas, Some(2));
+        let labels = spec.template.metadata.as_ref().unwrap().labels.as_ref().unwrap();
+        for service in &children.services {
+            let selector = service.spec.as_ref().unwrap().selector.as_ref().unwrap();
+            assert!(selector.iter().any(|(key, value)| labels.get(key) != Some(value)));
+        }
+        let map = children.config_maps.iter().find(|m| m.name_any() == "demo-node").unwrap();
+        let config = SettleConfig::read(&map.data.as_ref().unwrap()[SETTLE_FILE]).unwrap();
+        assert_eq!((config.orders_topic.as_str(), config.partitions), ("told", 16));
+    }
+
+    #[test]
     fn the_names_of_the_whole_sale_are_known_before_its_ledger_is() {
         let sale = validate(&minimal(), &Dereferenced::default(), &config()).unwrap();
         let whole = build_whole(&sale);

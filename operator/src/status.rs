@@ -775,6 +775,27 @@ mod tests {
     }
 
     #[test]
+    fn a_sale_says_whether_its_orders_are_told_of_if_they_are_to_be() {
+        let mut case = good();
+        let unasked = case.status();
+        assert!(unasked.conditions.iter().all(|c| c.type_ != "Settled"));
+        case.sale.spec.settlement =
+            serde_json::from_value(serde_json::json!({"ordersTopic": "told"})).unwrap();
+        let status = case.status();
+        assert_eq!(said(&status, "Settled"), ("True", "Settling"));
+        assert_eq!(status.desired_nodes, unasked.desired_nodes, "they are not of the fleet");
+        case.ready = 0;
+        assert_eq!(said(&case.status(), "Settled"), ("False", "RollingOut"));
+        case.ready = 9;
+        case.sale.status = Some(status);
+        case.sale.spec.fleet.settle.replicas = 0;
+        assert_eq!(said(&case.status(), "Settled"), ("False", "NoSettler"));
+        assert_eq!(said(&case.status(), "Ready").0, "True", "buyers do not wait for it");
+        case.sale.spec.settlement = None;
+        assert!(case.status().conditions.iter().all(|c| c.type_ != "Settled"));
+    }
+
+    #[test]
     fn ready_says_the_first_thing_that_is_missing() {
         let with = |edit: &dyn Fn(&mut Case)| {
             let mut case = good();
