@@ -106,8 +106,9 @@ struct Followed {
     state: ShareState,
     /// Records before this one were told of before.
     from: Offset,
-    /// Records before this one are written to the topic, or have nothing to tell.
-    written: Offset,
+    /// Records before this one are written to the topic, or have nothing to tell. None until
+    /// that was said by this settler: a share that nothing is said of looks forgotten.
+    written: Option<Offset>,
     /// Records before this one were read.
     read: Offset,
     /// What they have to tell and is not written yet.
@@ -135,7 +136,7 @@ impl Settler {
     /// record that nobody was told of. Its records are to be handed in from the first one on.
     pub fn give(&mut self, ledger: Digest128, share: ShareId, initial: &[Block], from: Offset) {
         let state = ShareState::new(ledger, share, initial);
-        let (written, read) = (from, Offset(0));
+        let (written, read) = (None, Offset(0));
         let followed =
             Followed { state, from, written, read, untold: VecDeque::new(), halted: false };
         self.shares.insert(share, followed);
@@ -214,8 +215,8 @@ impl Settler {
                 }
                 Some(next) => next.version.offset,
             };
-            let place = place.max(followed.written);
-            if place == followed.written {
+            let place = place.max(followed.written.unwrap_or(followed.from));
+            if followed.written == Some(place) {
                 continue;
             }
             let fits = followed.untold.iter().take_while(|c| c.version.offset < place);
@@ -229,7 +230,7 @@ impl Settler {
     pub fn written(&mut self, places: &[(ShareId, Offset)]) {
         for (share, place) in places {
             let Some(followed) = self.shares.get_mut(share) else { continue };
-            followed.written = *place;
+            followed.written = Some(*place);
             let keep = followed.untold.iter().position(|c| c.version.offset >= *place);
             followed.untold.drain(..keep.unwrap_or(followed.untold.len()));
         }

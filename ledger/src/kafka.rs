@@ -37,11 +37,11 @@ pub use relay::{Lost, Message, News, Relay, Route};
 pub use tails::KafkaTail;
 pub use topics::{Difference, Keep, Topic, TopicId, TopicSpec, Topics};
 
+mod native;
 mod producer;
 mod relay;
 mod settings;
 mod tails;
-mod topic_id;
 mod topics;
 
 /// How to reach a cluster.

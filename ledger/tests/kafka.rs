@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     future::poll_fn,
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -16,9 +17,11 @@ use ledger::{
     Fate, Log, Partition, Record, Refused, Slip, Tail, Torn,
     contract::{self, PARTITIONS},
     kafka::{
-        KafkaConfig, KafkaLedger, KafkaLog, KafkaTail, Keep, Topic, TopicSpec, Topics, Trouble,
+        KafkaConfig, KafkaLedger, KafkaLog, KafkaTail, Keep, Lost, Message, News, Relay, Route,
+        Topic, TopicSpec, Topics, Trouble,
     },
 };
+use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 const P0: Partition = Partition(0);
@@ -123,6 +126,118 @@ async fn a_real_broker_keeps_every_promise() {
     a_topic_made_anew_has_another_id_and_its_old_tails_are_torn(&brokers).await;
     a_fresh_tail_gives_its_first_record_well_within_a_fail_over(&brokers).await;
     a_tail_whose_reader_stalls_goes_on_from_another(&brokers).await;
+    a_relay_carries_each_record_once_while_members_come_and_go(&brokers).await;
+}
+
+/// A member that tells each record in a message of its own, until it is to end or is of no use.
+fn carry(config: &KafkaConfig, route: Route, end: &AtomicBool) -> Result<(), Lost> {
+    let mut relay = Relay::open(config, route).expect("a member");
+    relay.join()?;
+    let mut news = Vec::new();
+    // What of each partition is told, and what waits.
+    let mut mine: BTreeMap<Partition, (u64, Vec<Message>)> = BTreeMap::new();
+    while !end.load(Ordering::Relaxed) {
+        relay.poll(Duration::from_millis(50), 20, &mut news)?;
+        for news in news.drain(..) {
+            match news {
+                News::Given(partition) => {
+                    let place = relay.places(&[partition])?[0].unwrap_or(0);
+                    mine.insert(partition, (place, Vec::new()));
+                }
+                News::Taken(partition) => drop(mine.remove(&partition)),
+                News::Record(record) => {
+                    let Some((place, waits)) = mine.get_mut(&record.partition) else { continue };
+                    if record.offset == *place {
+                        let key = format!("{}-{}", record.partition.0, record.offset);
+                        waits.push(Message { key, headers: Vec::new(), value: record.bytes });
+                        *place += 1;
+                    }
+                }
+            }
+        }
+        let waiting = mine.values().flat_map(|(_, waits)| waits.clone()).collect::<Vec<_>>();
+        let places = mine.iter().filter(|(_, (_, waits))| !waits.is_empty());
+        let places = places.map(|(partition, (place, _))| (*partition, *place)).collect::<Vec<_>>();
+        // A partition may be taken, or a membership be over, between what is heard and this.
+        let told = if places.is_empty() { Ok(()) } else { relay.commit(&waiting, &places) };
+        match told {
+            Ok(()) => mine.values_mut().for_each(|(_, waits)| waits.clear()),
+            Err(Lost::Again(_)) => {}
+            Err(lost) => return Err(lost),
+        }
+    }
+    relay.leave();
+    Ok(())
+}
+
+async fn a_relay_carries_each_record_once_while_members_come_and_go(brokers: &Brokers) {
+    const EACH: usize = 400;
+    let (from, to) = (brokers.spec("from"), brokers.spec("to"));
+    let ledger = brokers.found(&from).await;
+    brokers.found(&to).await;
+    let group = format!("group-of-{}", from.name);
+    let route = |member: &str| Route {
+        from: from.name.clone(),
+        to: to.name.clone(),
+        group: group.clone(),
+        member: format!("{group}.{member}"),
+    };
+    let mut log = ledger.handle();
+    let (end, leave) = (&AtomicBool::new(false), &AtomicBool::new(false));
+    let config = &brokers.config;
+    let told = std::thread::scope(|scope| {
+        let first = scope.spawn(|| carry(config, route("a"), end));
+        let second = scope.spawn(|| carry(config, route("b"), leave));
+        let mut again = None;
+        for round in 0..EACH {
+            for partition in 0..PARTITIONS {
+                let frame = round.to_le_bytes();
+                log.append(Partition(partition), Slip(0), &frame).expect("room");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            match round {
+                // A member is restarted under its name before anybody missed it.
+                100 => again = Some(scope.spawn(|| carry(config, route("a"), end))),
+                // One goes as it should.
+                250 => leave.store(true, Ordering::Relaxed),
+                _ => {}
+            }
+        }
+        let told = told(config, &to.name, EACH * usize::from(PARTITIONS));
+        end.store(true, Ordering::Relaxed);
+        second.join().expect("no panic").expect("it goes by itself");
+        again.expect("begun").join().expect("no panic").expect("it goes by itself");
+        let replaced = first.join().expect("no panic");
+        assert!(matches!(replaced, Err(Lost::Final(_))), "{replaced:?}");
+        told
+    });
+    let expected = (0..PARTITIONS).flat_map(|p| (0..EACH).map(move |at| (format!("{p}-{at}"), 1)));
+    assert_eq!(told, expected.collect(), "each once");
+}
+
+/// How often each key is told: what came until all that is due did, and two seconds longer.
+fn told(config: &KafkaConfig, topic: &str, due: usize) -> BTreeMap<String, u32> {
+    let reader: BaseConsumer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", &config.bootstrap_servers)
+        .set("group.id", format!("reader-of-{topic}"))
+        .set("auto.offset.reset", "earliest")
+        .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", "false")
+        .create()
+        .expect("a consumer");
+    reader.subscribe(&[topic]).expect("subscribed");
+    let mut told = BTreeMap::new();
+    let mut patience = Instant::now() + PATIENCE;
+    while Instant::now() < patience {
+        if let Some(Ok(message)) = reader.poll(Duration::from_millis(100)) {
+            let key = String::from_utf8_lossy(message.key().expect("a key")).into_owned();
+            *told.entry(key).or_insert(0) += 1;
+            if told.len() == due {
+                patience = Instant::now() + Duration::from_secs(2);
+            }
+        }
+    }
+    told
 }
 
 async fn founding_creates_once_and_never_alters(brokers: &Brokers) {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use control::config::SettleConfig;
@@ -50,9 +50,13 @@ const AGAIN_MAX: u32 = 30;
 const UNNAMED_MAX: Duration = Duration::from_secs(30);
 /// A node that is to end goes on until nothing was said for so long: the sale's other pods may be
 /// told to end at the same time, and serve for some seconds before they hear of it.
-const QUIET: Duration = Duration::from_secs(8);
+const QUIET: Duration = Duration::from_secs(20);
 /// But for so long at most: on a sale that goes on, others take its shares over.
-const DRAIN_MAX: Duration = Duration::from_secs(30);
+const DRAIN_MAX: Duration = Duration::from_secs(40);
+/// A thread that did not turn for so long is stuck: no question to the cluster takes longer.
+const TURN_MAX_S: u64 = 90;
+/// This often the topic of orders is asked whether it is still the one that was found.
+const SAME_EVERY: Duration = Duration::from_secs(5);
 /// Between tries to write what was taken back.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long one try to reach the brokers takes before it is told and repeated.
@@ -81,6 +85,31 @@ struct Metrics {
     taken_back: Counter,
     shares: Gauge,
     halted: Gauge,
+    /// When the thread last turned, in seconds since `since`; 0 before it does.
+    turned: AtomicU64,
+    since: Instant,
+}
+
+impl Metrics {
+    fn turn(&self) {
+        self.turned.store(self.since.elapsed().as_secs() + 1, Ordering::Relaxed);
+    }
+
+    fn is_stuck(&self) -> bool {
+        let turned = self.turned.load(Ordering::Relaxed);
+        turned > 0 && self.since.elapsed().as_secs() > turned + TURN_MAX_S
+    }
+
+    /// What keeps this node from telling of all that it is given; None if nothing does.
+    fn trouble(&self) -> Option<&'static str> {
+        let turned = self.turned.load(Ordering::Relaxed);
+        match () {
+            () if turned == 0 => Some("starting\n"),
+            () if self.is_stuck() => Some("stuck\n"),
+            () if self.halted.get() > 0 => Some("a share cannot be read on\n"),
+            () => None,
+        }
+    }
 }
 
 impl Default for Metrics {
@@ -94,7 +123,8 @@ impl Default for Metrics {
         registry.register("taken_back", "Transactions taken back", taken_back.clone());
         registry.register("shares", "Shares that this node settles", shares.clone());
         registry.register("halted", "Shares that cannot be read on", halted.clone());
-        Self { registry, changes, transactions, taken_back, shares, halted }
+        let (turned, since) = (AtomicU64::new(0), Instant::now());
+        Self { registry, changes, transactions, taken_back, shares, halted, turned, since }
     }
 }
 
@@ -129,16 +159,17 @@ pub async fn run(
 ) -> Result<(), Error> {
     let metrics = Arc::new(Metrics::default());
     let (publish, names) = watch::channel(None::<Names>);
-    let (probed, counted) = (names.clone(), Arc::clone(&metrics));
+    let counted = Arc::clone(&metrics);
     port::listen(port, Rc::default(), CONNECTIONS_MAX, move |_| {
-        let (names, metrics) = (probed.clone(), Arc::clone(&counted));
+        let metrics = Arc::clone(&counted);
         move |request: Request<Incoming>| {
-            let reply = answer(request.uri().path(), names.borrow().is_some(), &metrics);
+            let reply = answer(request.uri().path(), &metrics);
             async move { reply }
         }
     })?;
     let orders = loop {
         match found(&config, &kafka).await {
+            Err(_) if end.load(Ordering::Relaxed) => return Ok(()),
             Err(trouble @ Trouble::Unreachable { .. }) => wait(&trouble).await,
             other => break other?,
         }
@@ -147,6 +178,7 @@ pub async fn run(
         let (kafka, topic) = (kafka.clone(), config.ledger.topic.clone());
         let connect = move || KafkaLedger::connect(&kafka, &topic, CONNECT);
         match tokio::task::spawn_blocking(connect).await {
+            Ok(Err(_)) if end.load(Ordering::Relaxed) => return Ok(()),
             Ok(Err(trouble @ Trouble::Unreachable { .. })) => wait(&trouble).await,
             Ok(other) => break other?,
             Err(error) => return Err(Error::Lost(error.to_string())),
@@ -165,10 +197,20 @@ pub async fn run(
         group,
     };
     let source = format!("/ledgers/{}/{}", config.ledger.topic, config.ledger.topic_id);
+    let mut other = tokio::task::spawn_local(replaced(config.clone(), kafka.clone(), orders));
     let (told, mut settled) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name("settle".to_owned()).spawn(move || {
-        let settled = Relay::open(&kafka, route).map_err(Error::from).and_then(|relay| {
-            let desk = Desk {
+        let relay = loop {
+            match Relay::open(&kafka, route.clone()) {
+                Err(_) if end.load(Ordering::Relaxed) => break None,
+                Err(trouble @ Trouble::Unreachable { .. }) => {
+                    tracing::warn!(%trouble, "waiting for the cluster");
+                }
+                other => break Some(other),
+            }
+        };
+        let desk = relay.map(|relay| {
+            relay.map(|relay| Desk {
                 relay,
                 names,
                 metrics,
@@ -179,10 +221,14 @@ pub async fn run(
                 suspect: None,
                 looked_at: ShareId(0),
                 unnamed: None,
-            };
-            desk.run()
+            })
         });
-        let _ = told.send(settled);
+        match desk {
+            None => drop(told.send(Ok(()))),
+            Some(Err(trouble)) => drop(told.send(Err(trouble.into()))),
+            // The word goes first: closing a consumer may take for ever.
+            Some(Ok(mut desk)) => drop(told.send(desk.run())),
+        }
     })?;
     tokio::select! {
         settled = &mut settled => settled.unwrap_or_else(|e| Err(Error::Lost(e.to_string()))),
@@ -190,6 +236,20 @@ pub async fn run(
             Ok(why) => why,
             Err(error) => error.to_string(),
         })),
+        // What the thread writes from now on is of a group that nobody is in.
+        _ = &mut other => Err(Error::Lost("the topic of orders was made anew".to_owned())),
+    }
+}
+
+/// Returns when the topic of orders is another one under its name.
+async fn replaced(config: SettleConfig, kafka: KafkaConfig, orders: TopicId) {
+    let Ok(topics) = Topics::new(&kafka) else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(SAME_EVERY).await;
+        // One that is gone comes back, or the producer says so.
+        if topics.id(&config.orders_topic).await.is_ok_and(|id| id != orders) {
+            return;
+        }
     }
 }
 
@@ -218,12 +278,15 @@ async fn found(config: &SettleConfig, kafka: &KafkaConfig) -> Result<TopicId, Tr
     }
 }
 
-fn answer(path: &str, is_ready: bool, metrics: &Metrics) -> port::Reply {
+fn answer(path: &str, metrics: &Metrics) -> port::Reply {
     let plain = "text/plain; charset=utf-8";
     match path {
+        "/livez" if metrics.is_stuck() => reply(StatusCode::SERVICE_UNAVAILABLE, plain, "stuck\n"),
         "/livez" => reply(StatusCode::OK, plain, "ok\n"),
-        "/readyz" if is_ready => reply(StatusCode::OK, plain, "ready\n"),
-        "/readyz" => reply(StatusCode::SERVICE_UNAVAILABLE, plain, "starting\n"),
+        "/readyz" => match metrics.trouble() {
+            None => reply(StatusCode::OK, plain, "ready\n"),
+            Some(why) => reply(StatusCode::SERVICE_UNAVAILABLE, plain, why),
+        },
         "/metrics" => {
             let mut text = String::new();
             // Writing to a String cannot fail.
@@ -282,7 +345,7 @@ struct Desk {
 }
 
 impl Desk {
-    fn run(mut self) -> Result<(), Error> {
+    fn run(&mut self) -> Result<(), Error> {
         self.look_back()?;
         self.relay.join()?;
         let mut news = Vec::new();
@@ -290,22 +353,29 @@ impl Desk {
         let (mut gathering, mut placed) = (None::<Instant>, Instant::now());
         let (mut ending, mut again) = (None::<Instant>, 0);
         loop {
+            self.metrics.turn();
             if self.end.load(Ordering::Relaxed) {
                 let since = ending.get_or_insert_with(Instant::now).elapsed();
                 let quiet = since.min(heard.elapsed()) > QUIET && self.settler.waiting() == 0;
                 if quiet || since > DRAIN_MAX {
+                    self.relay.leave();
                     return Ok(());
                 }
             }
             let patience = gathering.map_or(GATHER, |since| GATHER.saturating_sub(since.elapsed()));
             // What is read waits in memory until it is written.
             let most = if self.settler.waiting() < BATCH_CHANGES { READ_AHEAD } else { 1 };
-            self.relay.poll(patience, most, &mut news)?;
-            if !news.is_empty() {
+            let all = self.relay.poll(patience, most, &mut news)?;
+            let silent = news.is_empty();
+            let blocked = self.hear(&mut news)?;
+            if !silent {
                 heard = Instant::now();
             }
-            let blocked = self.hear(&mut news)?;
-            let looks = looked.elapsed() > LOOK_EVERY;
+            // What waits here, or in the client, is not missing.
+            if !all {
+                self.suspect = None;
+            }
+            let looks = all && looked.elapsed() > LOOK_EVERY;
             if looks {
                 self.look()?;
                 looked = Instant::now();
@@ -343,7 +413,6 @@ impl Desk {
                     asked = true;
                 }
                 News::Taken(partition) => self.settler.take(ShareId(partition.0)),
-                News::Broken(why) => return Err(Error::Lost(why)),
                 News::Record(record) => {
                     let (share, at) = (ShareId(record.partition.0), Offset(record.offset));
                     match self.settler.read(share, at, &record.bytes) {

@@ -4,6 +4,10 @@
 //! Why nothing is written twice or left out:
 //! - A member that was replaced cannot commit: the group's coordinator refuses places that come
 //!   with another membership than the present one, and then nothing of the transaction counts.
+//! - A member that was replaced and joined again unnoticed does not commit. librdkafka joins by
+//!   itself with what it owned before, and tells its user only later, if at all; so the member's
+//!   id is remembered with the first partition and asked for again in each commit, behind the
+//!   membership that the commit goes out with. An id never comes back.
 //! - Nothing of a transaction is open while the group's news is heard. So a partition that was
 //!   taken away meanwhile is known before anything of it is written again.
 //! - Whoever is given a partition asks for its place, and is not told of one while a transaction
@@ -14,6 +18,7 @@
 //! Everything here blocks; it is used from a thread of its own.
 
 use std::{
+    collections::BTreeSet,
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -29,7 +34,7 @@ use rdkafka::{
     types::RDKafkaRespErr,
 };
 
-use super::{KafkaConfig, Listener, Trouble, settings};
+use super::{KafkaConfig, Listener, Trouble, native, settings};
 use crate::{Partition, Record};
 
 /// How long one question to the cluster may take: longer than a leader's election.
@@ -45,8 +50,13 @@ const PLACES_MAX: Duration = Duration::from_secs(60);
 /// How long a transaction's end may take.
 const COMMIT_MAX: Duration = Duration::from_secs(30);
 
+/// How long leaving a group may take; whoever is later is missed.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
+
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
+
+const REPLACED: &str = "the group went on without this member, which joined it anew";
 
 /// What is to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,8 +91,16 @@ pub enum News {
     Taken(Partition),
     /// The next record.
     Record(Record),
-    /// The group's decision could not be followed: this member is of no use any more.
-    Broken(String),
+}
+
+/// A decision of the group, as it was followed.
+struct Decision {
+    /// Or taken.
+    given: bool,
+    of: Vec<Partition>,
+    /// Which member this consumer was then.
+    member: Option<String>,
+    done: Result<(), KafkaError>,
 }
 
 /// Why something was not done.
@@ -99,7 +117,7 @@ pub enum Lost {
 /// Hears of the group's decisions while its consumer is polled, on that thread.
 struct Group {
     listener: Listener,
-    news: mpsc::Sender<News>,
+    decisions: mpsc::Sender<Decision>,
 }
 
 impl ClientContext for Group {
@@ -120,22 +138,18 @@ impl ConsumerContext for Group {
         of: &mut TopicPartitionList,
     ) {
         let given = what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        // Asked before librdkafka goes on: it joins nothing until it has its answer here.
+        let member = native::member_id(consumer.client());
         let done = if given {
             // A fold begins with the first record, wherever the group's place is.
             of.set_all_offsets(Offset::Offset(0)).and_then(|()| consumer.incremental_assign(of))
         } else {
             consumer.incremental_unassign(of)
         };
-        if let Err(error) = done {
-            // librdkafka would wait for ever.
-            let _ = self.news.send(News::Broken(error.to_string()));
-        }
-        for element in of.elements() {
-            let Ok(partition) = u16::try_from(element.partition()) else { continue };
-            let news = if given { News::Given } else { News::Taken };
-            // The receiver lives as long as the consumer.
-            let _ = self.news.send(news(Partition(partition)));
-        }
+        let partition = |number: i32| u16::try_from(number).ok().map(Partition);
+        let of = of.elements().iter().filter_map(|one| partition(one.partition())).collect();
+        // The receiver lives as long as the consumer.
+        let _ = self.decisions.send(Decision { given, of, member, done });
     }
 }
 
@@ -151,7 +165,10 @@ pub struct Relay {
     config: KafkaConfig,
     route: Route,
     consumer: BaseConsumer<Group>,
-    news: mpsc::Receiver<News>,
+    decisions: mpsc::Receiver<Decision>,
+    /// What it was given, and as which member.
+    mine: BTreeSet<Partition>,
+    member: Option<String>,
     producer: ThreadedProducer<Listener>,
 }
 
@@ -177,11 +194,19 @@ impl Relay {
         let patience = Instant::now() + COMMIT_MAX;
         retried(patience, || producer.init_transactions(ASK_MAX))
             .map_err(|error| producer.context().trouble(config, &route.to, &error))?;
-        let (sender, news) = mpsc::channel();
-        let context = Group { listener: Listener::default(), news: sender };
+        let (sender, decisions) = mpsc::channel();
+        let context = Group { listener: Listener::default(), decisions: sender };
         let settings = settings::group_consumer(config, &route.group, &route.member);
         let consumer = BaseConsumer::from_config_and_context(&settings, context).map_err(wrong)?;
-        Ok(Relay { config: config.clone(), route, consumer, news, producer })
+        Ok(Relay {
+            config: config.clone(),
+            route,
+            consumer,
+            decisions,
+            mine: BTreeSet::new(),
+            member: None,
+            producer,
+        })
     }
 
     /// Joins the group.
@@ -193,33 +218,82 @@ impl Relay {
         joined.map_err(|error| Lost::Final(error.to_string()))
     }
 
-    /// Waits for news, for `patience` at most, and takes about `most` of what is there.
+    /// Leaves the group in good order, so that others need not miss this member first. What was
+    /// given is forgotten.
+    pub fn leave(&mut self) {
+        self.consumer.unsubscribe();
+        let until = Instant::now() + LEAVE_MAX;
+        let mut out = Vec::new();
+        while !self.mine.is_empty() && Instant::now() < until {
+            // What is wrong now is nobody's concern any more.
+            if self.poll(PAUSE, 1, &mut out).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for news, for `patience` at most, and takes about `most` of what is there. Says
+    /// whether that was all.
     ///
     /// # Errors
     /// [`Lost::Final`].
-    pub fn poll(&self, patience: Duration, most: usize, out: &mut Vec<News>) -> Result<(), Lost> {
+    pub fn poll(
+        &mut self,
+        patience: Duration,
+        most: usize,
+        out: &mut Vec<News>,
+    ) -> Result<bool, Lost> {
         let mut patience = patience;
         for _ in 0..most.max(1) {
             let message = self.consumer.poll(patience);
-            let before = out.len();
-            out.extend(self.news.try_iter());
-            match message {
-                None if out.len() > before => {}
-                None => return Ok(()),
+            let record = match message {
                 Some(Ok(message)) => {
-                    let partition = u16::try_from(message.partition());
-                    let (Ok(partition), Ok(offset)) = (partition, u64::try_from(message.offset()))
-                    else {
-                        continue;
-                    };
+                    let partition = u16::try_from(message.partition()).map(Partition);
                     let bytes = message.payload().unwrap_or_default().to_vec();
-                    let partition = Partition(partition);
-                    out.push(News::Record(Record { partition, offset, bytes }));
+                    match (partition, u64::try_from(message.offset())) {
+                        (Ok(partition), Ok(offset)) => {
+                            Ok(Some(Record { partition, offset, bytes }))
+                        }
+                        _ => continue,
+                    }
                 }
-                Some(Err(error)) if lasts(&error) => return Err(Lost::Final(error.to_string())),
-                Some(Err(error)) => tracing::debug!(%error, "the group's consumer"),
+                Some(Err(error)) => Err(error),
+                None => Ok(None),
+            };
+            let before = out.len();
+            while let Ok(decision) = self.decisions.try_recv() {
+                self.follow(decision, out)?;
+            }
+            match record {
+                Ok(Some(record)) => out.push(News::Record(record)),
+                Ok(None) if out.len() > before => {}
+                Ok(None) => return Ok(true),
+                Err(error) if lasts(&error) => return Err(Lost::Final(error.to_string())),
+                Err(error) => tracing::debug!(%error, "the group's consumer"),
             }
             patience = Duration::ZERO;
+        }
+        Ok(false)
+    }
+
+    fn follow(&mut self, decision: Decision, out: &mut Vec<News>) -> Result<(), Lost> {
+        // librdkafka would wait for ever.
+        decision.done.map_err(|error| Lost::Final(error.to_string()))?;
+        if decision.given {
+            if self.mine.is_empty() {
+                self.member = decision.member;
+            } else if self.member != decision.member {
+                return Err(Lost::Final(REPLACED.to_owned()));
+            }
+        }
+        for partition in decision.of {
+            if decision.given {
+                self.mine.insert(partition);
+                out.push(News::Given(partition));
+            } else {
+                self.mine.remove(&partition);
+                out.push(News::Taken(partition));
+            }
         }
         Ok(())
     }
@@ -265,12 +339,12 @@ impl Relay {
         }
     }
 
-    /// Shows two headers of every record that counts in the topic that is written and has both,
-    /// of all partitions, each from its first record to its present end; and says whether each
-    /// still has its first record. May take long, so it is done before joining.
+    /// Shows two headers of every record that counts in the topic that is written, of all
+    /// partitions, each from its first record to its present end; and says whether each still has
+    /// its first record. May take long, so it is done before joining.
     ///
     /// # Errors
-    /// [`Lost`].
+    /// [`Lost::Final`], also where a record has not both: the topic is somebody else's.
     pub fn told(&self, names: [&str; 2], mut show: impl FnMut(&str, &str)) -> Result<bool, Lost> {
         let failed = |error: KafkaError| Lost::Final(error.to_string());
         let to = self.route.to.as_str();
@@ -308,9 +382,13 @@ impl Relay {
                             let header = headers.iter().find(|header| header.key == name)?;
                             std::str::from_utf8(header.value?).ok()
                         };
-                        if let (Some(first), Some(second)) = (value(names[0]), value(names[1])) {
-                            show(first, second);
-                        }
+                        let (Some(first), Some(second)) = (value(names[0]), value(names[1])) else {
+                            return Err(Lost::Final(format!(
+                                "{to} holds what no relay wrote, at {} of partition {partition}",
+                                message.offset()
+                            )));
+                        };
+                        show(first, second);
                     }
                     Some(Err(error)) if lasts(&error) => return Err(failed(error)),
                     Some(Err(_)) | None if heard.elapsed() > PLACES_MAX => {
@@ -332,6 +410,10 @@ impl Relay {
     pub fn commit(&self, messages: &[Message], places: &[(Partition, u64)]) -> Result<(), Lost> {
         let group = self.consumer.group_metadata();
         let Some(group) = group else { return Err(Lost::Again("no group yet".to_owned())) };
+        // Behind the membership that is used, never in front of it.
+        if self.mine.is_empty() || native::member_id(self.consumer.client()) != self.member {
+            return Err(Lost::Final(REPLACED.to_owned()));
+        }
         let mut offsets = TopicPartitionList::new();
         for (partition, at) in places {
             let at = Offset::Offset(i64::try_from(*at).unwrap_or(i64::MAX));
@@ -433,6 +515,10 @@ fn lasts(error: &KafkaError) -> bool {
                     | Code::UnknownTopicOrPartition
                     | Code::UnknownTopic
                     | Code::PollExceeded
+                    | Code::InvalidSessionTimeout
+                    | Code::InconsistentGroupProtocol
+                    | Code::GroupMaxSizeReached
+                    | Code::FencedInstanceId
                     | Code::GroupAuthorizationFailed
                     | Code::TopicAuthorizationFailed
             )

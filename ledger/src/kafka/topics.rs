@@ -13,7 +13,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode as Code},
 };
 
-use super::{KafkaConfig, Listener, Trouble, hear, settings, topic_id, trouble_of};
+use super::{KafkaConfig, Listener, Trouble, hear, native, settings, trouble_of};
 
 /// How long the cluster may take for one answer. Founding is done by a job that is tried again,
 /// and `LedgerReady` is to say within 15 s that a cluster is away.
@@ -258,7 +258,7 @@ impl Topics {
                 return Err(missing);
             }
             let replicas = found.partitions().iter().map(|p| p.replicas().len()).collect();
-            let id = topic_id::ask(client, &name, ANSWER_MAX).map_err(KafkaError::AdminOp)?;
+            let id = native::topic_id(client, &name, ANSWER_MAX).map_err(KafkaError::AdminOp)?;
             Ok((id, replicas))
         })
         .await

@@ -1,18 +1,45 @@
-//! The id that Kafka gives a topic when it is created (KIP-516).
+//! What rust-rdkafka has no words for, so that this module, alone in the crate, calls librdkafka
+//! itself.
 //!
-//! A topic that was deleted and created again has another one, though its name and settings
-//! are the same: this is how a lost ledger is told from an empty one. rust-rdkafka has no word
-//! for it, so this module, alone in the crate, calls librdkafka itself.
+//! - The id that Kafka gives a topic when it is created (KIP-516). A topic that was deleted and
+//!   created again has another one, though its name and settings are the same: this is how a lost
+//!   ledger is told from an empty one.
+//! - The id that a group's coordinator gives a member when it joins. Whoever was put out and came
+//!   back has another one.
 #![allow(unsafe_code, reason = "see above; everything else denies it")]
 
-use std::{ffi::CString, ptr, time::Duration};
+use std::{
+    ffi::{CStr, CString},
+    ptr,
+    time::Duration,
+};
 
-use rdkafka::{bindings as sys, client::Client, error::RDKafkaErrorCode as Code};
+use rdkafka::{
+    bindings as sys,
+    client::{Client, ClientContext},
+    error::RDKafkaErrorCode as Code,
+};
 
 use super::{Listener, TopicId};
 
+/// The member that this consumer is in its group at present; None or empty while it is none.
+pub(super) fn member_id<C: ClientContext>(consumer: &Client<C>) -> Option<String> {
+    let rk = consumer.native_ptr();
+    // SAFETY: `rk` is alive as long as `consumer` is borrowed, and librdkafka allows any thread to
+    // call it. The string is the caller's, who reads it while it lives and frees it once.
+    unsafe {
+        let id = sys::rd_kafka_memberid(rk);
+        if id.is_null() {
+            return None;
+        }
+        let owned = CStr::from_ptr(id).to_string_lossy().into_owned();
+        sys::rd_kafka_mem_free(rk, id.cast());
+        Some(owned)
+    }
+}
+
 /// Asks for a topic's id. Blocks for `patience` at most.
-pub(super) fn ask(
+pub(super) fn topic_id(
     client: &Client<Listener>,
     topic: &str,
     patience: Duration,
