@@ -9,6 +9,7 @@ use std::{
     future::poll_fn,
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
+    task::{Context, Waker},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -170,6 +171,15 @@ fn carry(config: &KafkaConfig, route: Route, end: &AtomicBool) -> Result<(), Los
     Ok(())
 }
 
+/// Tells members to end, also when a test ends by a panic.
+struct Ends<'a>([&'a AtomicBool; 2]);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|end| end.store(true, Ordering::Relaxed));
+    }
+}
+
 async fn a_relay_carries_each_record_once_while_members_come_and_go(brokers: &Brokers) {
     const EACH: usize = 400;
     let (from, to) = (brokers.spec("from"), brokers.spec("to"));
@@ -186,33 +196,42 @@ async fn a_relay_carries_each_record_once_while_members_come_and_go(brokers: &Br
     let (end, leave) = (&AtomicBool::new(false), &AtomicBool::new(false));
     let config = &brokers.config;
     let told = std::thread::scope(|scope| {
+        let ends = Ends([end, leave]);
         let first = scope.spawn(|| carry(config, route("a"), end));
         let second = scope.spawn(|| carry(config, route("b"), leave));
-        let mut again = None;
-        for round in 0..EACH {
-            for partition in 0..PARTITIONS {
-                let frame = round.to_le_bytes();
-                log.append(Partition(partition), Slip(0), &frame).expect("room");
-            }
-            std::thread::sleep(Duration::from_millis(20));
-            match round {
-                // A member is restarted under its name before anybody missed it.
-                100 => again = Some(scope.spawn(|| carry(config, route("a"), end))),
-                // One goes as it should.
-                250 => leave.store(true, Ordering::Relaxed),
-                _ => {}
-            }
-        }
+        // On a thread: the runtime would soon give this task no more fates.
+        let mut write = |records| {
+            std::thread::scope(|apart| drop(apart.spawn(|| write(&mut log, records))));
+        };
+        write(100);
+        // A member is restarted under its name before anybody missed it.
+        let again = scope.spawn(|| carry(config, route("a"), end));
+        write(150);
+        // One goes as it should.
+        leave.store(true, Ordering::Relaxed);
+        write(150);
         let told = told(config, &to.name, EACH * usize::from(PARTITIONS));
-        end.store(true, Ordering::Relaxed);
+        drop(ends);
         second.join().expect("no panic").expect("it goes by itself");
-        again.expect("begun").join().expect("no panic").expect("it goes by itself");
+        again.join().expect("no panic").expect("it goes by itself");
         let replaced = first.join().expect("no panic");
         assert!(matches!(replaced, Err(Lost::Final(_))), "{replaced:?}");
         told
     });
     let expected = (0..PARTITIONS).flat_map(|p| (0..EACH).map(move |at| (format!("{p}-{at}"), 1)));
     assert_eq!(told, expected.collect(), "each once");
+}
+
+/// Appends so many records to each partition, fifty a second.
+fn write(log: &mut KafkaLog, records: usize) {
+    let mut fates = Vec::new();
+    for round in 0..records {
+        for partition in 0..PARTITIONS {
+            log.append(Partition(partition), Slip(0), &round.to_le_bytes()).expect("room");
+        }
+        let _ = log.poll_fates(&mut Context::from_waker(Waker::noop()), &mut fates);
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// How often each key is told: what came until all that is due did, and two seconds longer.
