@@ -118,8 +118,8 @@ teeth: ## bugs planted on purpose, each found again by its stored seed
 contract: ## does a node keep to its OpenAPI contract? asked by schemathesis
 	e2e/contract/run
 
-page: ## the buyer's page and the live view in a real Chromium; needs Node.js 20
-	e2e/page/run
+page: ## the buyer's page and the live view in a real Chromium; needs Node.js 20; CLUSTER=1
+	$(if $(CLUSTER),E2E=1 cargo test $(ALL) --test page -- --ignored --nocapture,e2e/page/run)
 
 cluster: ## a sale on a real Kubernetes, Kafka and Redis
 	E2E=1 cargo test $(ALL) --test cluster -- --ignored --nocapture --test-threads 1

@@ -267,11 +267,27 @@ fn resale(world: &World, made: &[Made], files: &[PathBuf], verdict: &mut Verdict
     // The 95th percentile of a few kills is the slowest of them, and says little.
     let (what, judged) = if due >= P95_OF { ("p95", p95) } else { ("median", median) };
     verdict.must(judged <= RESALE_MS, || format!("{what} of resale is {judged} ms"));
-    let of = |kill: &Kill| history.gaps(kill).last().map(|gap| gap.sold_ms);
-    let mut stormy: Vec<u64> = others.iter().filter_map(of).collect();
+    let mut stormy = Vec::new();
+    for kill in others {
+        let gaps = history.gaps(&kill);
+        let Some(last) = gaps.last() else { continue };
+        if last.sold_ms > RESALE_MS {
+            explain(&kill, last);
+            meanwhile(&kill, last.sold_ms, made);
+        }
+        stormy.push(last.sold_ms);
+    }
     distribution("kills in storms (nothing is promised)", &mut stormy);
     if !verdict.0.is_empty() {
         keep(&text, files);
+    }
+}
+
+/// Prints what else was broken until all shares of a killed node sold again.
+fn meanwhile(kill: &Kill, sold_ms: u64, made: &[Made]) {
+    let other = |m: &&Made| m.at < kill.at + sold_ms && m.ended >= kill.at && m.target != kill.node;
+    for other in made.iter().filter(other) {
+        println!("    meanwhile{}: {}", other.fault, other.target);
     }
 }
 

@@ -110,7 +110,7 @@ impl World {
         .expect("the condition names the field");
     }
 
-    fn service(&self, name: &str) -> String {
+    pub fn service(&self, name: &str) -> String {
         let what = "jsonpath={.spec.clusterIP}";
         format!("http://{}:80", self.kubectl(&["get", "service", name, "-o", what]).trim())
     }
