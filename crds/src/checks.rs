@@ -13,7 +13,7 @@ use jiff::tz::TimeZoneDatabase;
 use crate::sale::{
     AdmissionMode, AuthType, AutomaticUpdate, Challenge, DeletionPolicy, Fare, FareType, Kafka,
     KafkaAuthenticationType, Ledger, PaymentType, PodMonitor, Provisioning, Redis, RedisMode,
-    ServiceType, Settlement, Stop, Timetable, TrainSale, TrainSaleSpec,
+    ServiceType, Stop, Timetable, TrainSale, TrainSaleSpec,
 };
 use crate::{crd, definition, schema};
 
@@ -219,16 +219,13 @@ fn fleet(spec: &TrainSaleSpec, found: &mut Findings) {
         let message = "default is the pool of fleet.replicas";
         found.must(pool.name != "default", format!("spec.fleet.pools[{i}].name"), message);
     }
-    let goes_somewhere = |s: &Settlement| s.orders_topic.is_some() || s.database.is_some();
-    found.must(
-        spec.settlement.as_ref().is_none_or(goes_somewhere),
-        "spec.settlement",
-        "needs ordersTopic or database",
-    );
 }
 
 fn settlement(sale: &TrainSale, found: &mut Findings) {
-    let topic = sale.spec.settlement.as_ref().and_then(|s| s.orders_topic.as_deref());
+    let Some(settlement) = &sale.spec.settlement else { return };
+    let topic = settlement.orders_topic.as_deref();
+    let somewhere = topic.is_some() || settlement.database.is_some();
+    found.must(somewhere, "spec.settlement", "needs ordersTopic or database");
     let ledger = sale.ledger_name();
     let own = topic.is_some_and(|t| t == ledger || t.strip_suffix(".board") == Some(&ledger));
     found.must(!own, "spec.settlement.ordersTopic", "must not be the ledger or its board");

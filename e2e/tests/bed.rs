@@ -2,29 +2,21 @@
 //!
 //! It has a name of its own, so it disturbs no bed that somebody works with.
 
+mod common;
+
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use common::world::Down;
 use e2e::error::output_of;
-use e2e::process::{Signal, is_root, until};
+use e2e::process::{Signal, until};
 use e2e::{Bed, Cluster, Image, Shape};
 
 const NAME: &str = "bedtest";
 
 const HELLO: &str = include_str!("hello.yaml");
-
-/// Takes the bed down however the test ends.
-struct Down;
-
-impl Drop for Down {
-    fn drop(&mut self) {
-        if let Err(error) = Bed::down(NAME) {
-            eprintln!("the bed stays: {error}");
-        }
-    }
-}
 
 fn up() -> Bed {
     let begun = Instant::now();
@@ -73,10 +65,7 @@ fn answers(bed: &Bed, address: &str) {
 #[test]
 #[ignore = "needs root, what `cargo e2e install` installs, E2E=1 and two minutes"]
 fn a_bed_carries_pods_takes_faults_and_leaves_nothing() {
-    assert!(std::env::var_os("E2E").is_some(), "set E2E=1 to allow it namespaces and groups");
-    assert!(is_root(), "run it as root");
-    Bed::down(NAME).expect("what an earlier run left is removed");
-    let down = Down;
+    let down = Down::first(NAME);
     let bed = up();
     let service = a_restricted_pod_on_each_node_answers_through_its_service(&bed);
     pods_reach_the_engines_and_nothing_outside(&bed, &service);

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use common::resale::{History, Kill};
 use common::world::{Down, World, now_ms};
-use e2e::process::{Signal, is_root, until};
-use e2e::{Bed, Shape};
+use e2e::Shape;
+use e2e::process::{Signal, until};
 use serde_json::Value;
 
 const BED: &str = "saletest";
@@ -42,10 +42,7 @@ fn heard(answers: &Path, from: u64, until: u64) -> BTreeMap<String, u64> {
 #[test]
 #[ignore = "needs root, what `cargo e2e install` installs, `make programs`, E2E=1 and ten minutes"]
 fn a_sale_goes_through_all_the_real_parts() {
-    assert!(std::env::var_os("E2E").is_some(), "set E2E=1 to allow it namespaces and groups");
-    assert!(is_root(), "run it as root");
-    Bed::down(BED).expect("what an earlier run left is removed");
-    let down = Down(BED);
+    let down = Down::first(BED);
     let world = World::up(BED, &Shape { nodes: 2, brokers: 1 });
     world.install(&[]);
     the_smallest_sale_is_ready_and_sells(&world);

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use common::program;
 use common::world::{Down, World};
-use e2e::process::is_root;
-use e2e::{Bed, Shape};
+use e2e::Shape;
 
 const BED: &str = "pagetest";
 
@@ -32,10 +31,7 @@ fn pictures() -> PathBuf {
 #[test]
 #[ignore = "needs root, what `cargo e2e install` and `make page` install, `make programs`, E2E=1"]
 fn the_page_sells_on_a_cluster() {
-    assert!(std::env::var_os("E2E").is_some(), "set E2E=1 to allow it namespaces and groups");
-    assert!(is_root(), "run it as root");
-    Bed::down(BED).expect("what an earlier run left is removed");
-    let down = Down(BED);
+    let down = Down::first(BED);
     let world = World::up(BED, &Shape { nodes: 2, brokers: 1 });
     world.install(&[]);
     world.cluster.apply(include_str!("sales/page.yaml")).expect("it is taken");

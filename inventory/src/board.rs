@@ -253,6 +253,9 @@ pub enum Search {
     Travel(ShareId),
     /// Nobody has enough seats together; the largest group that fits, 0 for none at all.
     Proven {
+        /// Since when, by one's own monotonic clock: a seat whose freeing was confirmed before it
+        /// was sold again meanwhile.
+        since: Millis,
         /// The largest group that some share can seat.
         largest: u32,
         /// Seats that are held and not paid, over all shares.
@@ -553,16 +556,16 @@ impl Board {
         self.position
     }
 
-    /// Whether a share's owner wrote its last beat after reading an own beat that was sent at
-    /// most [`LEASE_MS`] ago: rule N2. No clocks are compared.
-    fn is_fresh(&self, mono: Millis, seen: &ShareSeen) -> bool {
-        let Some(node) = self.nodes.get(&seen.node) else { return false };
+    /// When the own beat was sent that a share's owner had read before it wrote its last one, if
+    /// that was at most [`LEASE_MS`] ago: rule N2. No clocks are compared.
+    fn vouched_since(&self, mono: Millis, seen: &ShareSeen) -> Option<Millis> {
+        let node = self.nodes.get(&seen.node)?;
         if node.incarnation != seen.incarnation || !node.complete {
-            return false;
+            return None;
         }
         let had_read = if node.incarnation == self.incarnation { self.position } else { node.seen };
-        let vouching = self.echoes.iter().rev().find(|(at, _)| *at < had_read);
-        vouching.is_some_and(|(_, sent)| mono.since(*sent) <= LEASE_MS)
+        let (_, sent) = self.echoes.iter().rev().find(|(at, _)| *at < had_read)?;
+        (mono.since(*sent) <= LEASE_MS).then_some(*sent)
     }
 
     /// Looks for seats beyond one's own memory: names a share that has them, or proves that
@@ -584,16 +587,18 @@ impl Board {
         }
         let rows = self.rows.get(&(sought.run, sought.class));
         let (mut largest, mut held, mut next_end) = (0, 0_u32, None);
+        let mut since = mono;
         let mut best: Option<(u32, ShareId)> = None;
         let mut missing = None;
         for share in pool.sellers(sought.run, sought.class) {
-            let row = match self.vouched_row(mono, pool, rows, share) {
-                Ok(row) => row,
+            let (row, vouched) = match self.vouched_row(mono, pool, rows, share) {
+                Ok(found) => found,
                 Err(why) => {
                     missing = Some(why);
                     continue;
                 }
             };
+            since = since.min(vouched);
             let seats = row.digest.seats(sought.journey);
             let offered = seats.saturating_sub(asked(share));
             let open = share != sought.home && !sought.tried.contains(&share);
@@ -609,18 +614,18 @@ impl Board {
             (None, Some(why)) if !teeth::has(Bug::SoldOutWithoutRow) => Search::Unproven(why),
             // Someone has seats, and they were asked for by another order or said no just now.
             (None, _) if largest >= sought.party => Search::Unproven("in-flight"),
-            (None, _) => Search::Proven { largest, held, next_end },
+            (None, _) => Search::Proven { since, largest, held, next_end },
         }
     }
 
-    /// The row of a share, if rules N1 to N3 hold for it.
+    /// The row of a share, and since when it is vouched for, if rules N1 to N3 hold for it.
     fn vouched_row<'a>(
         &'a self,
         mono: Millis,
         pool: &Pool,
         rows: Option<&'a BTreeMap<ShareId, RowSeen>>,
         share: ShareId,
-    ) -> Result<&'a Row, &'static str> {
+    ) -> Result<(&'a Row, Millis), &'static str> {
         let seen = self.shares.get(&share).ok_or("unowned")?;
         let row = rows.and_then(|r| r.get(&share)).ok_or("row")?;
         match seen.stage {
@@ -631,9 +636,7 @@ impl Board {
         if row.epoch != seen.epoch || row.incarnation != seen.incarnation {
             return Err("row");
         }
-        if !self.is_fresh(mono, seen) {
-            return Err("stale");
-        }
+        let since = self.vouched_since(mono, seen).ok_or("stale")?;
         let node_pool = self.nodes.get(&seen.node).map(|n| n.pool).ok_or("stale")?;
         if pool.position() < node_pool {
             return Err("pool");
@@ -641,7 +644,7 @@ impl Board {
         if pool.last_take(share) > seen.accepted_take && !teeth::has(Bug::SoldOutWithoutTake) {
             return Err("take");
         }
-        Ok(&row.row)
+        Ok((&row.row, since))
     }
 
     /// Seats that are free on a journey, over all shares that were heard of, without a proof.

@@ -297,7 +297,8 @@ pub enum Answer {
     Refused(Refusal),
     /// Proven: no seat is free on the journey.
     SoldOut {
-        /// By the owner's clock.
+        /// By the owner's clock: a seat whose freeing was confirmed before this time has been sold
+        /// again. What was freed later may be free by now.
         as_of: Millis,
         /// Seats that are held and may come back.
         held: u32,
@@ -789,8 +790,9 @@ impl Owner {
             Search::Proven { largest, .. } if largest > 0 => {
                 self.under_lease(now, view, caller, Answer::GroupTooLarge(largest), out);
             }
-            Search::Proven { held, next_end, .. } => {
-                let answer = Answer::SoldOut { as_of: now.wall, held, next_end };
+            Search::Proven { since, held, next_end, .. } => {
+                let as_of = Millis(now.wall.0.saturating_sub(now.mono.since(since)));
+                let answer = Answer::SoldOut { as_of, held, next_end };
                 self.under_lease(now, view, caller, answer, out);
             }
             Search::Unproven(why) => self.wait(now, caller, command, why, since, out),

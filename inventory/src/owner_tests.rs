@@ -221,8 +221,13 @@ fn the_90th_seat_is_sold_and_the_91st_buyer_hears_sold_out() {
     assert_eq!(seats.len(), 90);
     w.place(&mut owner, 90, request(90, 90, 0, 1, 1));
     assert!(w.answers().is_empty(), "nothing is proven without the board");
+    let beat = w.now.wall;
     w.beat(&mut owner);
-    assert!(matches!(w.answer(), Answer::SoldOut { held: 90, .. }));
+    assert!(matches!(w.answer(), Answer::SoldOut { held: 90, as_of, .. } if as_of == beat));
+    w.pass(150);
+    w.place(&mut owner, 91, request(91, 91, 0, 1, 1));
+    let answer = w.answer();
+    assert!(matches!(answer, Answer::SoldOut { as_of, .. } if as_of == beat), "{answer:?}");
     w.folds_to(&owner);
 }
 

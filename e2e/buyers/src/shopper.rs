@@ -147,7 +147,7 @@ pub(crate) async fn shop(crowd: Rc<Crowd>, index: u32) {
         }
         number += 1;
         shopper.buyer = format!("b{seed}-{index}-{number}");
-        let Some(order) = shopper.place(&wanted).await else {
+        let Ok(order) = shopper.place(&wanted).await else {
             unlucky += 1;
             continue;
         };
@@ -196,8 +196,9 @@ fn choose(crowd: &Crowd, dice: &mut Dice, unlucky: u32) -> Option<Wanted> {
 }
 
 impl Shopper {
-    /// Tries one order until it is decided. The order, if there is one.
-    async fn place(&mut self, wanted: &Wanted) -> Option<Value> {
+    /// Tries one order until it is decided: the order, or since when it is sold out, in
+    /// milliseconds since 1970, if that is why there is none.
+    async fn place(&mut self, wanted: &Wanted) -> Result<Value, Option<u64>> {
         let passengers: Vec<Value> =
             (0..wanted.party).map(|i| json!({"document": format!("{}-{i}", self.buyer)})).collect();
         let body = json!({
@@ -224,14 +225,14 @@ impl Shopper {
                     eprintln!("buyers: {key} is two orders: {heard:?}");
                     self.crowd.doubled.set(self.crowd.doubled.get() + 1);
                 }
-                return Some(order.clone());
+                return Ok(order.clone());
             }
             if heard.iter().any(|(status, _)| !matches!(status, 0 | 503)) {
-                return None;
+                return Err(heard.iter().find_map(|(_, answer)| as_of(answer)));
             }
             tokio::time::sleep(PAUSE).await;
         }
-        None
+        Err(None)
     }
 
     /// Sends a request, twice at once if the crowd does, and loses the answers that it loses.
@@ -289,7 +290,6 @@ impl Shopper {
     }
 
     fn note(&self, op: &str, wanted: Option<&Wanted>, answer: &Value, status: u16, asked: Instant) {
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let problem = match status {
             0 => json!("lost"),
             200 | 201 => Value::Null,
@@ -299,7 +299,7 @@ impl Shopper {
             wanted.map_or_else(|| answer[name].clone(), |w| json!(w))
         };
         let line = json!({
-            "at": u64::try_from(at).unwrap_or(0),
+            "at": now_ms(),
             "op": op,
             "buyer": self.buyer,
             "key": format!("k-{}", self.buyer),
@@ -314,26 +314,39 @@ impl Shopper {
             "seats": answer["seats"],
             "reason": answer["reason"],
             "problem": problem,
+            "asOf": as_of(answer),
         });
         self.crowd.note(&line, asked.elapsed());
     }
 }
 
+/// Milliseconds since 1970.
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(0)
+}
+
+/// Since when an answer says "sold out", in milliseconds since 1970.
+fn as_of(answer: &Value) -> Option<u64> {
+    let time: jiff::Timestamp = answer["asOf"].as_str()?.parse().ok()?;
+    u64::try_from(time.as_millisecond()).ok()
+}
+
 /// Buys exactly the journeys of a file, every seat of each. False if one could not be had.
+///
+/// What this crowd itself gave back is sold out for as long as the proof of it is older.
 pub(crate) async fn buy_wanted(crowd: &Rc<Crowd>, path: &Path) -> Result<bool, String> {
     let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let line = |at| Line::new(&crowd.arguments.targets, at);
     let (line, other) = (line(0), line(1));
     let mut shopper = Shopper { crowd: Rc::clone(crowd), line, other, buyer: String::new() };
-    let (mut number, mut met) = (0_u64, true);
+    let (mut number, mut met, mut given_back) = (0_u64, true, 0);
     for (at, row) in text.lines().filter(|l| !l.trim().is_empty()).enumerate() {
         let row: Value =
             serde_json::from_str(row).map_err(|e| format!("{} row {at}: {e}", path.display()))?;
         let text = |name: &str| row[name].as_str().unwrap_or("").to_owned();
         let mut had = Vec::new();
         for _ in 0..row["seats"].as_u64().unwrap_or(1) {
-            number += 1;
-            shopper.buyer = format!("w{}-{number}", crowd.arguments.seed);
             let wanted = Wanted {
                 run: text("run"),
                 class: text("class"),
@@ -341,7 +354,15 @@ pub(crate) async fn buy_wanted(crowd: &Rc<Crowd>, path: &Path) -> Result<bool, S
                 to: text("to"),
                 party: 1,
             };
-            if let Some(order) = shopper.place(&wanted).await {
+            let placed = loop {
+                number += 1;
+                shopper.buyer = format!("w{}-{number}", crowd.arguments.seed);
+                match shopper.place(&wanted).await {
+                    Err(Some(as_of)) if as_of <= given_back => tokio::time::sleep(PAUSE).await,
+                    placed => break placed,
+                }
+            };
+            if let Ok(order) = placed {
                 crowd.orders.set(crowd.orders.get() + 1);
                 had.push((shopper.buyer.clone(), order));
             } else {
@@ -354,6 +375,7 @@ pub(crate) async fn buy_wanted(crowd: &Rc<Crowd>, path: &Path) -> Result<bool, S
                 shopper.buyer = buyer;
                 shopper.cancel(&order).await;
             }
+            given_back = now_ms();
         }
     }
     Ok(met)

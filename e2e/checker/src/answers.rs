@@ -38,6 +38,9 @@ pub struct Answer {
     pub seats: Option<Vec<ToldSeat>>,
     /// `sold-out`, `busy`, `unknown`, …
     pub problem: Option<String>,
+    /// Of `sold-out`: since when, in milliseconds since 1970.
+    #[serde(rename = "asOf")]
+    pub as_of: Option<u64>,
     /// `place`, `cancel`, `pay` or `read`.
     pub op: Option<String>,
 }

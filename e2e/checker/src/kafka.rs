@@ -35,24 +35,30 @@ impl std::fmt::Debug for KafkaLedger {
     }
 }
 
+fn reading(brokers: &str) -> ClientConfig {
+    let mut settings = ClientConfig::new();
+    settings
+        .set("bootstrap.servers", brokers)
+        // librdkafka wants a group to assign partitions; nothing is ever committed under it.
+        .set("group.id", "stationmaster-checker")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("allow.auto.create.topics", "false")
+        .set("check.crcs", "true")
+        // Partitions are read one behind the other. A broker that still waits for more of the
+        // last one would keep the next one waiting, half a second by default.
+        .set("fetch.wait.max.ms", "10")
+        // The default sets 64 MB aside for what is read ahead; 16 MB keep one core busy.
+        .set("queued.max.messages.kbytes", "16384");
+    settings
+}
+
 impl KafkaLedger {
     /// Connects, and fixes the end of every partition.
     pub fn open(brokers: &str, topic: &str) -> Result<Self, Unreadable> {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", brokers)
-            // librdkafka wants a group to assign partitions; nothing is ever committed under it.
-            .set("group.id", "stationmaster-checker")
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "error")
-            .set("allow.auto.create.topics", "false")
+        let consumer: BaseConsumer = reading(brokers)
             .set("isolation.level", "read_uncommitted")
-            .set("check.crcs", "true")
-            // Partitions are read one behind the other. A broker that still waits for more of the
-            // last one would keep the next one waiting, half a second by default.
-            .set("fetch.wait.max.ms", "10")
-            // The default sets 64 MB aside for what is read ahead; 16 MB keep one core busy.
-            .set("queued.max.messages.kbytes", "16384")
             .create()
             .map_err(|e| kafka(&e))?;
         let partitions = count(&consumer, topic)?;
@@ -196,16 +202,10 @@ pub fn committed(
     topic: &str,
     mut each: impl FnMut(&Told),
 ) -> Result<(), Unreadable> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .set("group.id", "stationmaster-checker")
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "error")
+    let consumer: BaseConsumer = reading(brokers)
         .set("isolation.level", "read_committed")
         // Behind the last record that counts.
         .set("enable.partition.eof", "true")
-        .set("fetch.wait.max.ms", "10")
         .create()
         .map_err(|e| kafka(&e))?;
     for number in 0..count(&consumer, topic)? {

@@ -13,8 +13,11 @@ use crate::pool::{At, Founding};
 use crate::report::{Findings, Promise};
 use crate::words::legs;
 
-/// How far the clock of a buyer may be behind that of an owner.
+/// How far one clock may be behind another: a buyer's, an owner's, the log's.
 const SKEW_MS: u64 = 1_000;
+
+/// How long what frees a seat may be in the log before its owner knows, or stops proving anything.
+const STALL_MS: u64 = 1_000;
 
 /// A run, a class and a journey.
 type Wish = (u16, u8, u8, u8);
@@ -182,9 +185,12 @@ pub fn judge(
         let Some(wish) = wish(told, founding, &runs) else { continue };
         let party = usize::from(told.answer.party.unwrap_or(1).max(1));
         let at = told.answer.at;
+        // An answer that says how old its proof is is held to that.
+        let by = told.answer.as_of.map_or(0, |as_of| as_of.saturating_sub(STALL_MS + SKEW_MS));
+        let by = by.max(at.saturating_sub(margin_ms));
         let spans =
             known.entry((wish, party)).or_insert_with(|| history.free(wish, party, founding));
-        let last = spans.partition_point(|(start, _)| start.saturating_add(margin_ms) <= at);
+        let last = spans.partition_point(|(start, _)| *start <= by);
         let span = last.checked_sub(1).and_then(|last| spans.get(last));
         if span.is_none_or(|(_, end)| *end < at.saturating_add(SKEW_MS)) {
             continue;

@@ -6,6 +6,7 @@ mod lab;
 
 use checker::answers::{Answer, Told, ToldSeat};
 use checker::source::Unreadable;
+use checker::verify::MARGIN_MS;
 use lab::{
     Ask, Head, Lab, START, accept, amend, broken, buyer_at, closed, definition, ended, held, home,
     home_of, paid, placed, policy, refunded, refused, returned, sent, take, usual, yields,
@@ -677,6 +678,16 @@ fn sold_out_is_a_lie_only_where_a_seat_was_free_all_the_time() {
     assert_eq!(wrong(heard(lab.now + 5_000, 2, "Second")), 0);
     assert_eq!(wrong(heard(all_sold, 4, "First")), 1);
     assert_eq!(wrong(heard(all_sold, 5, "First")), 0);
+    // A proof that says how old it is.
+    let proven = |as_of: Option<u64>| {
+        let mut told = heard(lab.now + 3_000, 1, "Second");
+        told.answer.as_of = as_of;
+        let report = lab.judged(&[told], true, MARGIN_MS).unwrap().report;
+        report.get("answers.sold-out-wrongly").unwrap()
+    };
+    assert_eq!(proven(None), 0);
+    assert_eq!(proven(Some(lab.now + 1_900)), 0);
+    assert_eq!(proven(Some(lab.now + 2_100)), 1);
     // A frame that had waited for the log: nobody could know before the log had it.
     let late = Lab { appended: Some(lab.now + 4_500), ..lab.clone() };
     assert_eq!(judged(&late, heard(lab.now + 5_000, 1, "Second")), 0);

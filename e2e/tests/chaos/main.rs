@@ -15,8 +15,7 @@ use std::time::Duration;
 
 use common::resale::{Gap, History, Kill, What};
 use common::world::{Down, World};
-use e2e::process::is_root;
-use e2e::{Bed, Shape};
+use e2e::Shape;
 use faults::{Executor, Made};
 use plan::{CALM_MS, Deed, Dice, NOTHING, Plan, Size, TENTH, WHOLE, plan};
 use serde_json::Value;
@@ -39,12 +38,6 @@ const SAMPLE_MAX: usize = 1_000;
 const RESALE_MS: u64 = 3_000;
 /// Of so many kills the 95th percentile is judged, of fewer the median.
 const P95_OF: usize = 20;
-
-fn allowed() {
-    assert!(std::env::var_os("E2E").is_some(), "set E2E=1 to allow it namespaces and groups");
-    assert!(is_root(), "run it as root");
-    Bed::down(BED).expect("what an earlier run left is removed");
-}
 
 fn up(runs: &[usize]) -> World {
     let world = World::up(BED, &Shape { nodes: 3, brokers: 3 });
@@ -110,8 +103,7 @@ fn number(variable: &str) -> Option<u64> {
 #[test]
 #[ignore = "needs root, what `cargo e2e install` installs, `make programs`, E2E=1 and half an hour"]
 fn no_fault_makes_it_sell_twice_or_lose_or_strand() {
-    allowed();
-    let down = Down(BED);
+    let down = Down::first(BED);
     let size = if number("TENTH").is_some() { TENTH } else { WHOLE };
     let seed = number("SEED").unwrap_or(1);
     let plan = plan(&size, seed);
@@ -366,8 +358,7 @@ const FILLING_S: u64 = 1_500;
 #[test]
 #[ignore = "needs root, what `cargo e2e install` installs, `make programs`, E2E=1 and half an hour"]
 fn a_node_killed_with_a_million_orders_is_soon_replaced() {
-    allowed();
-    let down = Down(BED);
+    let down = Down::first(BED);
     let world = up(WHOLE.runs);
     let orders = number("ORDERS").unwrap_or(1_000_000);
     memory(&world, "at first");

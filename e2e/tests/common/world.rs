@@ -5,14 +5,24 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use e2e::error::output_of;
-use e2e::process::{Signal, until};
+use e2e::process::{Signal, is_root, until};
 use e2e::{Bed, Cluster, Image, Shape};
 use serde_json::Value;
 
 use super::{Crowd, judge_by, program};
 
 /// Takes the bed down however the test ends, unless `E2E_KEEP` is set.
-pub struct Down(pub &'static str);
+pub struct Down(&'static str);
+
+impl Down {
+    /// Clears away what an earlier run left. Panics where a test may not have a bed.
+    pub fn first(bed: &'static str) -> Self {
+        assert!(std::env::var_os("E2E").is_some(), "set E2E=1 to allow it namespaces and groups");
+        assert!(is_root(), "run it as root");
+        Bed::down(bed).expect("what an earlier run left is removed");
+        Self(bed)
+    }
+}
 
 impl Drop for Down {
     fn drop(&mut self) {

@@ -112,8 +112,26 @@ pub(super) enum Reading {
     Folding,
 }
 
-pub(super) fn consumer(config: &KafkaConfig, reading: Reading) -> ClientConfig {
+/// What all who read have in common.
+fn readers(config: &KafkaConfig) -> ClientConfig {
     let mut settings = common(config);
+    settings
+        // A reader knows itself where it is, or commits its places with what they stand for.
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // An offset that the log does not have means that the log is not the one that was
+        // folded. Starting elsewhere would hide it.
+        .set("auto.offset.reset", "error")
+        .set("fetch.message.max.bytes", BATCH_BYTES_MAX.to_string())
+        // When the queue is full the reader is the slow one, and is asked again soon: the
+        // default of a second would make a fold of history crawl.
+        .set("fetch.queue.backoff.ms", "2")
+        .set("fetch.error.backoff.ms", "50");
+    settings
+}
+
+pub(super) fn consumer(config: &KafkaConfig, reading: Reading) -> ClientConfig {
+    let mut settings = readers(config);
     // A broker answers at once when there is something to read; this is how long it keeps an
     // idle question. A partition that is added meanwhile waits until that question is
     // answered. So it is short where a fail-over waits for partitions to be added, which is
@@ -125,23 +143,14 @@ pub(super) fn consumer(config: &KafkaConfig, reading: Reading) -> ClientConfig {
     };
     settings
         // librdkafka assigns nothing without the name of a group. The group is never joined
-        // and nothing is ever committed to it: a reader knows itself where it is.
+        // and nothing is ever committed to it.
         .set("group.id", "stationmaster")
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        // An offset that the log does not have means that the log is not the one that was
-        // folded. Starting elsewhere would hide it.
-        .set("auto.offset.reset", "error")
         // The order of the log decides. A foreign transaction that hangs must not stop it.
         .set("isolation.level", "read_uncommitted")
         .set("fetch.wait.max.ms", wait_ms)
         .set("fetch.min.bytes", "1")
-        .set("fetch.message.max.bytes", BATCH_BYTES_MAX.to_string())
-        // Per partition that is read. When it is full the reader is the slow one, and is asked
-        // again soon: the default of a second would make a fold of history crawl.
-        .set("queued.max.messages.kbytes", "4096")
-        .set("fetch.queue.backoff.ms", "2")
-        .set("fetch.error.backoff.ms", "50");
+        // Per partition that is read.
+        .set("queued.max.messages.kbytes", "4096");
     settings
 }
 
@@ -154,7 +163,7 @@ const COORDINATOR_MS_MAX: &str = "10000";
 
 /// A member of a group that reads a topic from its first record on.
 pub(super) fn group_consumer(config: &KafkaConfig, group: &str, member: &str) -> ClientConfig {
-    let mut settings = common(config);
+    let mut settings = readers(config);
     settings
         .set("socket.timeout.ms", COORDINATOR_MS_MAX)
         .set("group.id", group)
@@ -168,17 +177,10 @@ pub(super) fn group_consumer(config: &KafkaConfig, group: &str, member: &str) ->
         // The least that brokers allow by default: so long a lost member's partitions wait.
         .set("session.timeout.ms", "6000")
         .set("heartbeat.interval.ms", "1500")
-        // Places are committed with what they stand for.
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "error")
         // Only so is the group's place not told while a transaction that moves it is open.
         .set("isolation.level", "read_committed")
         .set("fetch.wait.max.ms", "100")
-        .set("fetch.message.max.bytes", BATCH_BYTES_MAX.to_string())
-        .set("queued.max.messages.kbytes", "16384")
-        .set("fetch.queue.backoff.ms", "2")
-        .set("fetch.error.backoff.ms", "50");
+        .set("queued.max.messages.kbytes", "16384");
     settings
 }
 

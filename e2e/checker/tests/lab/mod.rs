@@ -343,7 +343,16 @@ impl Lab {
     }
 
     pub fn verified(&self, told: &[Told], at_rest: bool) -> Result<Verified, Unreadable> {
-        let wishes = Wishes { name: Some(NAME.to_owned()), at_rest, margin_ms: 1_000 };
+        self.judged(told, at_rest, 1_000)
+    }
+
+    pub fn judged(
+        &self,
+        told: &[Told],
+        at_rest: bool,
+        margin_ms: u64,
+    ) -> Result<Verified, Unreadable> {
+        let wishes = Wishes { name: Some(NAME.to_owned()), at_rest, margin_ms };
         verify(&mut self.clone(), told, &wishes)
     }
 
