@@ -80,26 +80,21 @@ fn neighbours<'a>(rows: &[&'a [Fit]], party: usize) -> Option<&'a [Fit]> {
 }
 
 fn choose_one(stock: &Stock, wish: &Wish, place_of: impl Fn(u16) -> Place) -> Option<u16> {
-    let legs = Legs::of(wish.journey);
-    let mut best: Option<((u8, bool), u16)> = None;
-    for (free, seat) in stock.free_legs().iter().zip(stock.seats()) {
-        if !free.hold(legs) {
-            continue;
-        }
-        let Some(stretch) = free.stretch_around(wish.journey) else { continue };
-        let slack = stretch.leg_count() - wish.journey.leg_count();
-        if best.is_some_and(|((least, _), _)| slack > least) {
-            continue;
-        }
-        let missed = wish.prefer.is_some_and(|place| place_of(*seat) != place);
-        if best.is_none_or(|(rank, _)| (slack, missed) < rank) {
-            best = Some(((slack, missed), *seat));
-        }
-        if slack == 0 && !missed {
+    let mut best: Option<(u8, bool, u16)> = None;
+    for (legs, seats) in stock.stretches().around(wish.journey) {
+        if best.is_some_and(|(least, ..)| legs > least) {
             break;
         }
+        // The lowest seat is the last.
+        let liked =
+            wish.prefer.and_then(|place| seats.iter().rev().find(|s| place_of(**s) == place));
+        let Some(seat) = liked.or(seats.last()) else { continue };
+        let rank = (legs, wish.prefer.is_some() && liked.is_none(), *seat);
+        if best.is_none_or(|best| rank < best) {
+            best = Some(rank);
+        }
     }
-    best.map(|(_, seat)| seat)
+    best.map(|(.., seat)| seat)
 }
 
 #[cfg(test)]
@@ -122,8 +117,11 @@ mod tests {
     }
 
     fn pick(stock: &Stock, wish: &Wish) -> Option<Vec<u16>> {
-        choose(stock, wish, |s| if s % 5 == 0 { Place::Window } else { Place::Middle })
-            .map(|s| s.to_vec())
+        choose(stock, wish, place_at).map(|s| s.to_vec())
+    }
+
+    fn place_at(seat: u16) -> Place {
+        if seat.is_multiple_of(5) { Place::Window } else { Place::Middle }
     }
 
     fn sell(stock: &mut Stock, seat: u16, from: u8, to: u8) {
@@ -164,7 +162,35 @@ mod tests {
         assert_eq!(pick(&stock, &wish(0, 2, 10)), None);
     }
 
+    /// By looking at every seat.
+    fn scan(stock: &Stock, wish: &Wish) -> Option<Vec<u16>> {
+        let seats = stock.free_legs().iter().zip(stock.seats());
+        let fits = seats.filter_map(|(free, seat)| {
+            let slack = free.stretch_around(wish.journey)?.leg_count();
+            let missed = wish.prefer.is_some_and(|place| place_at(*seat) != place);
+            Some((slack, missed, *seat))
+        });
+        fits.min().map(|(.., seat)| vec![seat])
+    }
+
     proptest! {
+        #[test]
+        fn one_seat_is_found_as_by_looking_at_every_seat(
+            moves in prop::collection::vec((0u16..20, 0u8..8, 1u8..8, any::<bool>()), 0..90),
+            from in 0u8..8, len in 1u8..8, window in any::<bool>(),
+        ) {
+            let mut stock = stock(4, 9);
+            for (seat, from, len, take) in moves {
+                let Some(j) = Journey::new(from, (from + len).min(8)) else { continue };
+                let legs = Legs::of(j);
+                let _ = if take { stock.take(seat, legs) } else { stock.free(seat, legs) };
+            }
+            let Some(journey) = Journey::new(from, (from + len).min(8)) else { return Ok(()) };
+            let prefer = window.then_some(Place::Window);
+            let wish = Wish { journey, party: 1, prefer };
+            prop_assert_eq!(pick(&stock, &wish), scan(&stock, &wish));
+        }
+
         #[test]
         fn a_wish_is_met_iff_enough_seats_are_free_on_its_legs(
             sold in prop::collection::vec((0u16..20, 0u8..8, 1u8..8), 0..60),

@@ -2,8 +2,6 @@
 //!
 //! A reader never panics and never skips: what it does not know is [`Malformed`].
 
-use arrayvec::ArrayVec;
-
 use crate::words::{Digest128, Millis};
 
 /// Bytes that do not say anything in this format.
@@ -117,13 +115,18 @@ impl<'b> Reader<'b> {
     }
 
     /// At most `N`, as the count in front says.
-    pub(crate) fn few<T, const N: usize>(
+    pub(crate) fn few<T, C: Default + Extend<T>>(
         &mut self,
+        most: usize,
         mut read: impl FnMut(&mut Self) -> Result<T, Malformed>,
-    ) -> Result<ArrayVec<T, N>, Malformed> {
-        let mut items = ArrayVec::new();
-        for _ in 0..self.u8()? {
-            items.try_push(read(self)?).map_err(|_| Malformed::Range("count"))?;
+    ) -> Result<C, Malformed> {
+        let count = self.u8()?;
+        if usize::from(count) > most {
+            return Err(Malformed::Range("count"));
+        }
+        let mut items = C::default();
+        for _ in 0..count {
+            items.extend([read(self)?]);
         }
         Ok(items)
     }
@@ -202,7 +205,7 @@ impl Writer<'_> {
         items: &[T],
         mut write: impl FnMut(&mut Self, &T),
     ) -> &mut Self {
-        self.u8(u8::try_from(items.len()).expect("bounded by its ArrayVec"));
+        self.u8(u8::try_from(items.len()).expect("bounded by its type"));
         for item in items {
             write(self, item);
         }

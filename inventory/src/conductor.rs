@@ -60,6 +60,13 @@ const SLEPT_MS: u64 = 100;
 /// A node that does not beat itself trusts the board while beats of others come at all.
 const BOARD_OK_MS: u64 = 1_000;
 
+/// Frames that are handed to the log in a millisecond, and at once after a quiet one. A frame
+/// costs a node and a broker as much as ten orders, whatever is in it. Where many shares sell at
+/// the same time, they take turns, and what waits meanwhile goes in one frame. One busy share
+/// has about one frame in a millisecond.
+const FRAMES_PER_MS: u64 = 2;
+const FRAMES_AT_ONCE: u64 = 4;
+
 /// Peers of which nothing was read for so long are left out of reports.
 const PEER_KEPT_MS: u64 = 10 * 60 * 1_000;
 
@@ -207,6 +214,8 @@ pub struct Work {
     pub torn: Vec<Torn>,
     /// Time has passed.
     pub ticked: bool,
+    /// A millisecond has passed since [`Conductor::holds_back`].
+    pub paced: bool,
 }
 
 impl Work {
@@ -221,6 +230,7 @@ impl Work {
             && self.read_back.is_empty()
             && self.torn.is_empty()
             && !self.ticked
+            && !self.paced
     }
 }
 
@@ -331,7 +341,31 @@ pub struct Conductor {
     draining: Option<Millis>,
     /// When the last turn was.
     last: Option<Now>,
+    pace: Pace,
     out: Vec<Output>,
+}
+
+/// How many frames may go (a token bucket).
+#[derive(Debug, Default)]
+struct Pace {
+    left: u64,
+    at: Millis,
+    /// Some had to wait.
+    short: bool,
+}
+
+impl Pace {
+    fn pass(&mut self, mono: Millis) {
+        let more = mono.since(self.at).saturating_mul(FRAMES_PER_MS);
+        self.left = self.left.saturating_add(more).min(FRAMES_AT_ONCE);
+        (self.at, self.short) = (mono, false);
+    }
+
+    fn take(&mut self) -> bool {
+        self.short = self.left == 0;
+        self.left = self.left.saturating_sub(1);
+        !self.short
+    }
 }
 
 impl Conductor {
@@ -359,6 +393,7 @@ impl Conductor {
             beat_now: true,
             draining: None,
             last: None,
+            pace: Pace::default(),
             out: Vec::new(),
         }
     }
@@ -401,6 +436,12 @@ impl Conductor {
         let view = View { pool: &self.pool, board };
         let owners = self.owners.iter();
         owners.map(|(share, o)| (*share, (o.epoch(), o.stage(view)))).collect()
+    }
+
+    /// Whether frames wait for their turn: there should be one in a millisecond.
+    #[must_use]
+    pub fn holds_back(&self) -> bool {
+        self.pace.short
     }
 
     /// How many shares are owned here.
@@ -521,6 +562,7 @@ impl Conductor {
             self.each(now, || Input::Moved, hands);
         }
         let ticked = std::mem::take(&mut work.ticked);
+        work.paced = false;
         if ticked {
             // Who was silent for so long may have lost its shares by right, to one that has
             // ended since without a word: only the log can tell.
@@ -834,16 +876,23 @@ impl Conductor {
         }
     }
 
-    /// Hands the log every frame that its owner has ready.
+    /// Hands the log the frames that their owners have ready, as far as their turn has come: the
+    /// one that has waited for the longest is the first.
     fn seal(&mut self, now: Now, hands: &mut impl Hands) {
         let mut refused = Vec::new();
-        for (share, owner) in &mut self.owners {
-            while let Some((seq, frame)) = owner.seal(now) {
-                let mark = Mark::new(*share, owner.epoch(), seq);
-                if hands.append(*share, mark, &frame).is_err() {
-                    refused.push((*share, seq));
-                    break;
-                }
+        self.pace.pass(now.mono);
+        let ready = |(share, owner): (&ShareId, &Owner)| Some((owner.waits_since()?, *share));
+        let mut waiting: Vec<(Millis, ShareId)> = self.owners.iter().filter_map(ready).collect();
+        waiting.sort_unstable();
+        for (_, share) in waiting {
+            let Some(owner) = self.owners.get_mut(&share) else { continue };
+            if !self.pace.take() {
+                break;
+            }
+            let Some((seq, frame)) = owner.seal(now) else { continue };
+            let mark = Mark::new(share, owner.epoch(), seq);
+            if hands.append(share, mark, &frame).is_err() {
+                refused.push((share, seq));
             }
         }
         // Not written for certain; but the frames behind it would break the chain, so the owner
@@ -932,4 +981,33 @@ fn scatter(seed: u64, step: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_frames_go_at_once_and_then_two_in_a_millisecond() {
+        let mut pace = Pace::default();
+        let mut gone = |mono: u64| {
+            pace.pass(Millis(mono));
+            let mut gone = 0;
+            while gone < 100 && pace.take() {
+                gone += 1;
+            }
+            assert!(pace.short, "more were wanted");
+            gone
+        };
+        assert_eq!(gone(86_400_000), FRAMES_AT_ONCE);
+        assert_eq!(gone(86_400_000), 0);
+        assert_eq!(gone(86_400_001), FRAMES_PER_MS);
+        assert_eq!(gone(86_400_100), FRAMES_AT_ONCE);
+        // A clock that stands still or a time before it gives none.
+        assert_eq!(gone(86_400_099), 0);
+        let mut pace = Pace::default();
+        pace.pass(Millis(1_000));
+        assert!(pace.take());
+        assert!(!pace.short, "nobody had to wait");
+    }
 }

@@ -305,7 +305,7 @@ impl Definition {
     }
 
     /// A number that places a run's first home; stable for a ledger.
-    fn run_hash(&self, run: RunId) -> u64 {
+    pub(crate) fn run_hash(&self, run: RunId) -> u64 {
         let run = &self.runs[usize::from(run.0)];
         let mut hasher = blake3::Hasher::new_derive_key("stationmaster 2026 run home");
         for part in [&self.ledger, &run.train, &run.date] {
@@ -327,11 +327,20 @@ impl Definition {
     /// `(hash(run) + hash(buyer) mod m) mod S + 1`.
     #[must_use]
     pub fn home(&self, run: RunId, buyer: crate::words::BuyerHash) -> ShareId {
+        self.home_from(self.run_hash(run), run, buyer)
+    }
+
+    pub(crate) fn home_from(
+        &self,
+        first: u64,
+        run: RunId,
+        buyer: crate::words::BuyerHash,
+    ) -> ShareId {
         let count = u64::from(self.runs[usize::from(run.0)].homes);
         let mut eight = [0; 8];
         eight.copy_from_slice(&buyer.0[..8]);
         let step = u64::from_le_bytes(eight) % count;
-        share_at(self.run_hash(run).wrapping_add(step), u64::from(self.shares))
+        share_at(first.wrapping_add(step), u64::from(self.shares))
     }
 
     /// Whether this can be sold at all.

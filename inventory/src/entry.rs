@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use arrayvec::ArrayVec;
+use smallvec::SmallVec;
 
-use crate::allocate::{PARTY_MAX, Seats};
+use crate::allocate::Seats;
 use crate::definition::{Definition, Place};
 use crate::legs::Journey;
 use crate::stock::{Block, BlockId};
@@ -16,8 +16,9 @@ use crate::words::{
     Offset, OrderId, PassengerHash, Request, RunId, ShareId,
 };
 
-/// The passengers of one order, in the order of the request.
-pub type Passengers = ArrayVec<PassengerHash, PARTY_MAX>;
+/// The passengers of one order, at most [`PARTY_MAX`], in the order of the request. One or two
+/// lie in the order itself, which is moved from hand to hand.
+pub type Passengers = SmallVec<[PassengerHash; 2]>;
 
 /// What the owner of a share says in the share's partition.
 #[derive(Debug, Clone, PartialEq, Eq)]

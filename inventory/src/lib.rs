@@ -6,10 +6,11 @@
 //!
 //! In reading order:
 //! - [`words`]: ids and units; [`legs`]: parts of a journey; [`stock`]: seats and what is free.
-//! - [`definition`]: what a ledger sells, and how it is first divided.
+//! - [`definition`]: what a ledger sells, and how it is first divided; [`catalogue`]: the same
+//!   for those who sell by it.
 //! - [`allocate`]: which seats a wish gets.
 //! - [`entry`]: the ledger's vocabulary; [`codec`], [`wire`]: its bytes.
-//! - [`state`]: a share and the life of its orders; [`fold`]: which records count.
+//! - [`state`]: a share and the life of its orders, which lie in [`orders`]; [`fold`]: which records count.
 //! - [`pool`]: partition 0; [`digest`], [`board`]: what is free elsewhere, and proofs of it.
 //! - [`claim`]: when a share may be claimed; [`owner`]: owning it;
 //!   [`message`]: what nodes say to each other.
@@ -20,6 +21,7 @@
 
 pub mod allocate;
 pub mod board;
+pub mod catalogue;
 pub mod claim;
 pub mod codec;
 pub mod conductor;
@@ -32,12 +34,14 @@ pub mod entry;
 pub mod fold;
 pub mod legs;
 pub mod message;
+pub mod orders;
 pub mod owner;
 pub mod plan;
 pub mod pool;
 pub mod settle;
 pub mod state;
 pub mod stock;
+mod stretches;
 pub mod teeth;
 pub mod wire;
 pub mod words;

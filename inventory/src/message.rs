@@ -3,6 +3,7 @@
 //! Spoken only between nodes of one fleet and never kept, so the version may change with any
 //! release: a node that does not understand its peer answers "busy" and the buyer comes back.
 
+use crate::allocate::PARTY_MAX;
 use crate::codec::{Malformed, Reader, Writer};
 use crate::entry::{End, Sent};
 use crate::legs::Journey;
@@ -218,7 +219,7 @@ fn view(r: &mut Reader<'_>) -> Result<OrderView, Malformed> {
         run: RunId(r.u16()?),
         class: ClassId(r.u8()?),
         journey: Journey::new(r.u8()?, r.u8()?).ok_or(Malformed::Range("journey"))?,
-        seats: r.few(Reader::u16)?,
+        seats: r.few(PARTY_MAX, Reader::u16)?,
         price: r.u64()?,
         status: match r.u8()? {
             1 => Status::Held(r.millis()?),

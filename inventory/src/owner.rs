@@ -254,17 +254,17 @@ impl OrderView {
     #[must_use]
     pub fn of(id: OrderId, order: &Order) -> Self {
         let (seats, status) = match &order.state {
-            OrderState::Held { seats, deadline, .. } => (seats.clone(), Status::Held(*deadline)),
-            OrderState::Paid { seats, .. } => (seats.clone(), Status::Paid),
+            OrderState::Held { seats, deadline, .. } => (&seats[..], Status::Held(*deadline)),
+            OrderState::Paid { seats, .. } => (&seats[..], Status::Paid),
             OrderState::Ended { seats, why, .. } | OrderState::Closed { seats, why } => {
-                (seats.clone(), Status::Ended(*why))
+                (&seats[..], Status::Ended(*why))
             }
             OrderState::Placed { seats, deadline, paid, .. } => {
                 let status = if *paid { Status::Paid } else { Status::Held(*deadline) };
-                (seats.clone(), status)
+                (&seats[..], status)
             }
-            OrderState::Seeking { .. } => (Seats::new(), Status::Seeking),
-            OrderState::Sent { .. } => (Seats::new(), Status::Sent),
+            OrderState::Seeking { .. } => (&[][..], Status::Seeking),
+            OrderState::Sent { .. } => (&[][..], Status::Sent),
         };
         Self {
             order: id,
@@ -272,7 +272,7 @@ impl OrderView {
             run: order.run,
             class: order.class,
             journey: order.journey,
-            seats,
+            seats: seats.iter().copied().collect(),
             price: order.price,
             status,
             returned: !order.returned.is_empty(),
@@ -518,6 +518,17 @@ impl Owner {
             Input::Yield(to) => self.begin_yield(to, out),
             Input::Deaf => self.stop(Stopped::Deaf, out),
         }
+    }
+
+    /// Since when something waits to be said that there is a place in the window for, on the
+    /// monotonic clock; the last word of an epoch for ever.
+    #[must_use]
+    pub fn waits_since(&self) -> Option<Millis> {
+        if self.stopped || self.flights.len() >= FRAMES_IN_FLIGHT_MAX {
+            return None;
+        }
+        let last_word = self.yielding.is_some() && self.flights.is_empty();
+        if self.draft.is_empty() { last_word.then_some(Millis(0)) } else { self.open.since }
     }
 
     /// The next frame to append, if there is something to say and a place in the window.

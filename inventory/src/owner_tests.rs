@@ -528,7 +528,7 @@ fn a_replaced_owner_that_hears_of_an_old_frame_late_says_nothing_from_memory() {
     let heard = w.board.clone();
     let mut next = w.claim(2);
     let buyer = Digest128([1; 16]);
-    let id = *next.state().orders().first_key_value().unwrap().0;
+    let id = next.state().orders().iter().next().unwrap().0;
     w.ask(&mut next, 2, &Command::Cancel { order: id, buyer });
     w.flow(&mut next);
     w.answers();

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::catalogue::Catalogue;
 use crate::codec::Malformed;
 use crate::definition::Definition;
 use crate::entry::{Assign, Genesis, Policy, PoolEntry, Take};
@@ -58,8 +59,8 @@ struct Founded {
     key: LedgerKey,
     topic_id: [u8; 16],
     hash: Digest128,
-    genesis: Arc<Definition>,
-    definition: Arc<Definition>,
+    genesis: Arc<Catalogue>,
+    definition: Arc<Catalogue>,
     version: u64,
 }
 
@@ -209,7 +210,7 @@ impl Pool {
         if founded || !own || strange || genesis.definition.check().is_err() {
             return None;
         }
-        let definition = Arc::new(genesis.definition);
+        let definition = Arc::new(Catalogue::new(genesis.definition));
         for run in definition.run_ids() {
             for (share, block) in definition.initial_split(run) {
                 self.give(share, &block);
@@ -252,7 +253,7 @@ impl Pool {
             }
         }
         let founded = self.founded.as_mut()?;
-        founded.definition = Arc::new(definition);
+        founded.definition = Arc::new(Catalogue::new(definition));
         founded.version = version;
         self.changed = self.position;
         Some(Effect::Amended)
@@ -326,7 +327,7 @@ impl Pool {
 
     /// What is sold now.
     #[must_use]
-    pub fn definition(&self) -> Option<&Arc<Definition>> {
+    pub fn definition(&self) -> Option<&Arc<Catalogue>> {
         self.founded.as_ref().map(|f| &f.definition)
     }
 

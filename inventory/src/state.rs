@@ -6,17 +6,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use smallvec::SmallVec;
+
 use crate::allocate::{PARTY_MAX, Seats, Wish, choose};
+use crate::catalogue::Catalogue;
 use crate::definition::{Definition, Place};
 use crate::entry::{End, Entry, Held, OrderRequest, Policy, SaleState, Sent};
 use crate::fold::{Admission, Fault, Writer};
 use crate::legs::{Journey, Legs};
+use crate::orders::Orders;
 use crate::stock::{Stock, StockError};
 use crate::teeth::{self, Bug};
 use crate::wire::{Chain, Frame, Header};
 use crate::words::{
-    Address, Attempt, BodyHash, BuyerHash, ClassId, Digest128, Epoch, KeyHash, Millis, NodeId,
-    Offset, OrderId, RunId, ShareId,
+    Address, Attempt, BodyHash, BuyerHash, ClassId, Digest128, KeyHash, Millis, NodeId, Offset,
+    OrderId, RunId, ShareId,
 };
 
 /// How long an ended order's key is remembered: a day, as long as a client may sensibly retry.
@@ -57,6 +61,9 @@ pub enum Impossible {
     Claim,
 }
 
+/// Seats of an order that is kept: those of a small party take no room of their own.
+pub type KeptSeats = SmallVec<[u16; 8]>;
+
 /// Where an order is in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OrderState {
@@ -81,7 +88,7 @@ pub enum OrderState {
         /// The try that placed it.
         attempt: Attempt,
         /// Its seats there.
-        seats: Seats,
+        seats: KeptSeats,
         /// Until when it is held there.
         deadline: Millis,
         /// Whether its payment passed through here.
@@ -92,14 +99,14 @@ pub enum OrderState {
         /// How it ended.
         why: End,
         /// Its seats there.
-        seats: Seats,
+        seats: KeptSeats,
     },
     /// It holds seats here.
     Held {
         /// The try by which it came; 0 at home.
         attempt: Attempt,
         /// Its seats.
-        seats: Seats,
+        seats: KeptSeats,
         /// Until when.
         deadline: Millis,
     },
@@ -108,7 +115,7 @@ pub enum OrderState {
         /// The try by which it came; 0 at home.
         attempt: Attempt,
         /// Its seats.
-        seats: Seats,
+        seats: KeptSeats,
         /// The payment, hashed.
         payment: Digest128,
     },
@@ -117,7 +124,7 @@ pub enum OrderState {
         /// The try by which it came; 0 at home.
         attempt: Attempt,
         /// The seats that it had.
-        seats: Seats,
+        seats: KeptSeats,
         /// How it ended.
         why: End,
         /// The payment that it had, hashed: the provider may tell of it again.
@@ -147,7 +154,7 @@ pub struct Order {
     /// Where it is in its life.
     pub state: OrderState,
     /// Payments that were returned.
-    pub returned: Vec<Digest128>,
+    pub returned: Box<[Digest128]>,
 }
 
 /// A seat's free legs before and after an entry: what the digest has to follow.
@@ -215,10 +222,6 @@ pub enum Command {
 
 /// What a command comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it lives on the stack; a box would allocate for every order"
-)]
 pub enum Decision {
     /// This is to be written; the answer is the order as it is then.
     Write(Entry, OrderId),
@@ -315,7 +318,7 @@ fn release(holds: &mut BTreeMap<u64, u32>, deadline: Millis, party: u8) {
 #[derive(Debug, Clone, Copy)]
 pub struct Rules<'a> {
     /// What is sold.
-    pub definition: &'a Definition,
+    pub definition: &'a Catalogue,
     /// Whether and how; none before the first.
     pub policy: Option<&'a Policy>,
 }
@@ -333,9 +336,7 @@ pub struct ShareState {
     now: Millis,
     frozen: Option<(Offset, String)>,
     stock: BTreeMap<(RunId, ClassId), Stock>,
-    orders: BTreeMap<OrderId, Order>,
-    keys: BTreeMap<KeyHash, OrderId>,
-    buyers: BTreeSet<(BuyerHash, OrderId)>,
+    orders: Orders,
     /// When holds end here.
     timers: BTreeSet<(Millis, OrderId)>,
     /// When to ask the share where an unpaid order lives what became of it.
@@ -364,9 +365,7 @@ impl ShareState {
             now: Millis(0),
             frozen: None,
             stock: BTreeMap::new(),
-            orders: BTreeMap::new(),
-            keys: BTreeMap::new(),
-            buyers: BTreeSet::new(),
+            orders: Orders::default(),
             timers: BTreeSet::new(),
             asks: BTreeSet::new(),
             ended: BTreeSet::new(),
@@ -412,10 +411,7 @@ impl ShareState {
                 break;
             }
             self.ended.pop_first();
-            if let Some(order) = self.orders.remove(&id) {
-                self.keys.remove(&order.key);
-                self.buyers.remove(&(order.buyer, id));
-            }
+            self.orders.remove(id);
         }
     }
 
@@ -441,8 +437,8 @@ impl ShareState {
             Entry::Held(held) => self.apply_held(held),
             Entry::Paid { order, payment, .. } => self.apply_paid(*order, *payment),
             Entry::Refunded { order, payment, .. } => {
-                let order = self.orders.get_mut(order).ok_or(Impossible::Unknown(*order))?;
-                order.returned.push(*payment);
+                let order = self.orders.get_mut(*order).ok_or(Impossible::Unknown(*order))?;
+                order.returned = [&order.returned[..], &[*payment]].concat().into();
                 Ok(())
             }
             Entry::Ended { order, why } => self.apply_ended(*order, *why),
@@ -456,7 +452,7 @@ impl ShareState {
                 if order.home == self.share {
                     return Err(Impossible::Home(*order));
                 }
-                if self.orders.contains_key(order) {
+                if self.orders.get(*order).is_some() {
                     return Err(Impossible::State(*order));
                 }
                 self.refused.insert((*order, *attempt));
@@ -500,12 +496,12 @@ impl ShareState {
 
     /// A place for an order that is new here, or whose key tries again.
     fn vacant(&self, id: OrderId, request: &OrderRequest) -> Result<(), Impossible> {
-        match self.orders.get(&id) {
+        match self.orders.get(id) {
             Some(Order { state: OrderState::Seeking { .. }, key, .. }) if *key == request.key => {
                 Ok(())
             }
             Some(_) => Err(Impossible::State(id)),
-            None if self.keys.contains_key(&request.key) => Err(Impossible::Key(id)),
+            None if self.orders.of_key(request.key).is_some() => Err(Impossible::Key(id)),
             None => Ok(()),
         }
     }
@@ -521,16 +517,16 @@ impl ShareState {
             party: request.party(),
             price: request.price,
             state,
-            returned: Vec::new(),
+            returned: Box::default(),
         };
-        let old = self.orders.insert(id, order);
-        if let Some(Order { state: OrderState::Seeking { since, .. }, .. }) = old {
+        let Some(old) = self.orders.get_mut(id) else {
+            self.orders.insert(id, order, id.home == self.share);
+            return;
+        };
+        if let OrderState::Seeking { since, .. } = old.state {
             self.ended.remove(&(since, id));
         }
-        if id.home == self.share {
-            self.keys.insert(request.key, id);
-            self.buyers.insert((request.buyer, id));
-        }
+        *old = order;
     }
 
     fn apply_held(&mut self, held: &Held) -> Result<(), Impossible> {
@@ -541,14 +537,14 @@ impl ShareState {
         }
         if at_home {
             self.vacant(id, request)?;
-        } else if self.orders.contains_key(&id) {
+        } else if self.orders.get(id).is_some() {
             return Err(Impossible::State(id));
         } else if self.refused.contains(&(id, held.attempt)) {
             return Err(Impossible::Refused(id, held.attempt));
         }
-        let distinct: BTreeSet<u16> = held.seats.iter().copied().collect();
+        let twice = (1..held.seats.len()).any(|at| held.seats[..at].contains(&held.seats[at]));
         let party = held.request.passengers.len();
-        if party == 0 || distinct.len() != held.seats.len() || held.seats.len() != party {
+        if party == 0 || twice || held.seats.len() != party {
             return Err(Impossible::Party(id));
         }
         let key = (request.run, request.class);
@@ -564,7 +560,7 @@ impl ShareState {
         *ends += u32::from(request.party());
         let state = OrderState::Held {
             attempt: held.attempt,
-            seats: held.seats.clone(),
+            seats: KeptSeats::from_slice(&held.seats),
             deadline: held.deadline,
         };
         self.put_order(id, request, state);
@@ -572,7 +568,7 @@ impl ShareState {
     }
 
     fn apply_paid(&mut self, id: OrderId, payment: Digest128) -> Result<(), Impossible> {
-        let order = self.orders.get_mut(&id).ok_or(Impossible::Unknown(id))?;
+        let order = self.orders.get_mut(id).ok_or(Impossible::Unknown(id))?;
         match &mut order.state {
             OrderState::Held { attempt, seats, deadline } => {
                 self.timers.remove(&(*deadline, id));
@@ -590,7 +586,7 @@ impl ShareState {
     }
 
     fn apply_ended(&mut self, id: OrderId, why: End) -> Result<(), Impossible> {
-        let order = self.orders.get_mut(&id).ok_or(Impossible::Unknown(id))?;
+        let order = self.orders.get_mut(id).ok_or(Impossible::Unknown(id))?;
         let (attempt, seats, payment) = match (&order.state, why) {
             (
                 OrderState::Held { attempt, seats, deadline },
@@ -633,7 +629,7 @@ impl ShareState {
 
     /// The order that is on its way by this try; it stops being so.
     fn arrived(&mut self, id: OrderId, attempt: Attempt) -> Result<&mut Order, Impossible> {
-        let order = self.orders.get_mut(&id).ok_or(Impossible::Unknown(id))?;
+        let order = self.orders.get_mut(id).ok_or(Impossible::Unknown(id))?;
         let OrderState::Sent { to, attempt: sent } = order.state else {
             return Err(Impossible::State(id));
         };
@@ -659,7 +655,7 @@ impl ShareState {
     ) -> Result<(), Impossible> {
         let order = self.arrived(id, attempt)?;
         let OrderState::Sent { to, .. } = order.state else { return Err(Impossible::State(id)) };
-        let seats = seats.clone();
+        let seats = KeptSeats::from_slice(seats);
         order.state = OrderState::Placed { to, attempt, seats, deadline, paid: false };
         self.asks.insert((deadline, id));
         Ok(())
@@ -674,7 +670,7 @@ impl ShareState {
     }
 
     fn apply_closed(&mut self, id: OrderId, attempt: Attempt, why: End) -> Result<(), Impossible> {
-        let order = self.orders.get_mut(&id).ok_or(Impossible::Unknown(id))?;
+        let order = self.orders.get_mut(id).ok_or(Impossible::Unknown(id))?;
         let OrderState::Placed { attempt: placed, seats, deadline, .. } = &order.state else {
             return Err(Impossible::State(id));
         };
@@ -714,16 +710,16 @@ impl ShareState {
                 }
                 Some(_) => Decision::Known(*order),
             },
-            Command::List { buyer } => {
-                Decision::Listed(self.orders_of(*buyer).rev().take(LIST_MAX).collect())
-            }
+            Command::List { buyer } => Decision::Listed(
+                self.orders.of_buyer(*buyer).map(|(id, _)| id).take(LIST_MAX).collect(),
+            ),
             Command::Host(sent) => self.decide_host(now, rules, sent),
             Command::Resolve { order, attempt } => self.decide_resolve(*order, *attempt),
         }
     }
 
     fn of_buyer(&self, id: OrderId, buyer: BuyerHash) -> Option<&Order> {
-        self.orders.get(&id).filter(|o| o.buyer == buyer)
+        self.orders.get(id).filter(|o| o.buyer == buyer)
     }
 
     fn decide_place(
@@ -734,16 +730,15 @@ impl ShareState {
         request: &OrderRequest,
     ) -> Decision {
         let mut retry = None;
-        if let Some(id) = self.keys.get(&request.key) {
-            let order = &self.orders[id];
+        if let Some((id, order)) = self.orders.of_key(request.key) {
             if order.body != request.body {
                 return Decision::Refuse(Refusal::KeyReused);
             }
             match order.state {
-                OrderState::Seeking { attempt, .. } => retry = Some((*id, attempt)),
-                OrderState::Sent { .. } => return Decision::Wait(*id),
-                OrderState::Placed { to, .. } => return Decision::Relay(to, *id),
-                _ => return Decision::Known(*id),
+                OrderState::Seeking { attempt, .. } => retry = Some((id, attempt)),
+                OrderState::Sent { .. } => return Decision::Wait(id),
+                OrderState::Placed { to, .. } => return Decision::Relay(to, id),
+                _ => return Decision::Known(id),
             }
         }
         if let Err(refusal) = self.may_place(now, rules, request) {
@@ -802,7 +797,7 @@ impl ShareState {
     /// Unpaid holds, and all live orders, of a buyer on a run.
     fn counts(&self, buyer: BuyerHash, run: RunId) -> (usize, usize) {
         let (mut holds, mut orders) = (0, 0);
-        for order in self.orders_of(buyer).filter_map(|id| self.orders.get(&id)) {
+        for (_, order) in self.orders.of_buyer(buyer) {
             let (hold, live) = match order.state {
                 OrderState::Held { .. } | OrderState::Sent { .. } => (1, 1),
                 OrderState::Placed { paid, .. } => (usize::from(!paid), 1),
@@ -850,7 +845,7 @@ impl ShareState {
         payment: Digest128,
         amount: u64,
     ) -> Decision {
-        let order = self.orders.get(&id).filter(|o| buyer.is_none_or(|b| o.buyer == b));
+        let order = self.orders.get(id).filter(|o| buyer.is_none_or(|b| o.buyer == b));
         let Some(order) = order else {
             return Decision::Refuse(Refusal::NotFound);
         };
@@ -901,7 +896,7 @@ impl ShareState {
         if !ours || !sound || self.refused.contains(&(sent.order, sent.attempt)) {
             return Decision::Refuse(Refusal::No);
         }
-        if self.orders.contains_key(&sent.order) {
+        if self.orders.get(sent.order).is_some() {
             return Decision::Known(sent.order);
         }
         if rules.definition.is_withdrawn(sent.request.run) {
@@ -917,7 +912,7 @@ impl ShareState {
         if id.home == self.share {
             return Decision::Refuse(Refusal::Conflict);
         }
-        match self.orders.get(&id).map(|o| &o.state) {
+        match self.orders.get(id).map(|o| &o.state) {
             Some(
                 OrderState::Held { attempt: came, .. }
                 | OrderState::Paid { attempt: came, .. }
@@ -988,21 +983,13 @@ impl ShareState {
     /// An order.
     #[must_use]
     pub fn order(&self, id: OrderId) -> Option<&Order> {
-        self.orders.get(&id)
+        self.orders.get(id)
     }
 
     /// All orders that this share knows.
     #[must_use]
-    pub fn orders(&self) -> &BTreeMap<OrderId, Order> {
+    pub fn orders(&self) -> &Orders {
         &self.orders
-    }
-
-    /// The orders of a buyer whose home is here, oldest first.
-    pub fn orders_of(&self, buyer: BuyerHash) -> impl DoubleEndedIterator<Item = OrderId> + '_ {
-        let id = |share, epoch, number| (buyer, OrderId { home: share, epoch, number });
-        let first = id(ShareId(0), Epoch(0), 0);
-        let last = id(ShareId(u16::MAX), Epoch(u32::MAX), u32::MAX);
-        self.buyers.range(first..=last).map(|(_, id)| *id)
     }
 
     /// When unpaid orders that live elsewhere should have ended, earliest first.
@@ -1033,7 +1020,7 @@ impl ShareState {
     /// Orders that are on their way, whose fate has to be asked for after a take-over.
     pub fn on_their_way(&self) -> impl Iterator<Item = (OrderId, ShareId, Attempt)> + '_ {
         self.orders.iter().filter_map(|(id, order)| match order.state {
-            OrderState::Sent { to, attempt } => Some((*id, to, attempt)),
+            OrderState::Sent { to, attempt } => Some((id, to, attempt)),
             _ => None,
         })
     }

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use crate::legs::Legs;
+use crate::stretches::Stretches;
 use crate::words::{ClassId, RunId};
 
 /// The name of a block: its run, and its place among that run's blocks in seat order.
@@ -51,7 +52,7 @@ pub enum StockError {
 
 /// The seats of one (run, class) on one share, in seat order.
 ///
-/// Columns rather than rows: the allocator scans `free` alone, sixteen bytes a seat.
+/// Columns rather than rows: who looks for a party scans `free` alone, sixteen bytes a seat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stock {
     stops: u8,
@@ -61,13 +62,21 @@ pub struct Stock {
     rows: Vec<u16>,
     /// Free legs of each seat.
     free: Vec<Legs>,
+    /// The same by stretches.
+    stretches: Stretches,
 }
 
 impl Stock {
     /// No seat yet, of a run with this many stops.
     #[must_use]
     pub fn new(stops: u8) -> Self {
-        Self { stops, seats: Vec::new(), rows: Vec::new(), free: Vec::new() }
+        Self {
+            stops,
+            seats: Vec::new(),
+            rows: Vec::new(),
+            free: Vec::new(),
+            stretches: Stretches::default(),
+        }
     }
 
     /// Lets a block's seats enter, free on all legs.
@@ -85,6 +94,9 @@ impl Stock {
         self.seats.splice(at..at, block.seats.clone());
         self.rows.splice(at..at, block.seats.clone().map(row_of));
         self.free.splice(at..at, block.seats.clone().map(|_| all));
+        for seat in block.seats.clone() {
+            self.stretches.change(seat, Legs::NONE, all);
+        }
         Ok(())
     }
 
@@ -105,11 +117,12 @@ impl Stock {
     /// # Errors
     /// [`StockError::Absent`] or [`StockError::Busy`]; nothing changes.
     pub fn take(&mut self, seat: u16, legs: Legs) -> Result<(Legs, Legs), StockError> {
-        self.check(seat, legs)?;
         let at = self.place(seat)?;
         let before = self.free[at];
-        self.free[at] = before.without(legs);
-        Ok((before, self.free[at]))
+        if !before.hold(legs) {
+            return Err(StockError::Busy(seat));
+        }
+        Ok(self.set(at, before.without(legs)))
     }
 
     /// Puts legs of a seat on sale again. Returns the seat's free legs before and after.
@@ -123,8 +136,13 @@ impl Stock {
         if before.meet(legs) {
             return Err(StockError::Free(seat));
         }
-        self.free[at] = before.with(legs);
-        Ok((before, self.free[at]))
+        Ok(self.set(at, before.with(legs)))
+    }
+
+    fn set(&mut self, at: usize, after: Legs) -> (Legs, Legs) {
+        let before = std::mem::replace(&mut self.free[at], after);
+        self.stretches.change(self.seats[at], before, after);
+        (before, after)
     }
 
     /// How many stops the run has.
@@ -143,6 +161,11 @@ impl Stock {
     #[must_use]
     pub fn free_legs(&self) -> &[Legs] {
         &self.free
+    }
+
+    /// Its seats by their free stretches.
+    pub(crate) fn stretches(&self) -> &Stretches {
+        &self.stretches
     }
 
     /// First seat of each seat's row, in the order of [`Stock::seats`].

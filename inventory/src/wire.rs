@@ -8,6 +8,7 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::allocate::PARTY_MAX;
 use crate::codec::{Malformed, Reader, Writer};
 use crate::definition::{
     Class, Coach, Definition, Fare, Place, Run, SPLIT_VERSION, StopTime, Timetable,
@@ -373,7 +374,7 @@ fn entry(kind: u8, r: &mut Reader<'_>) -> Result<Entry, Malformed> {
             order: order(r)?,
             attempt: Attempt(r.u16()?),
             request: request(r)?,
-            seats: r.few(Reader::u16)?,
+            seats: r.few(PARTY_MAX, Reader::u16)?,
             deadline: r.millis()?,
         }),
         KIND_PAID => Entry::Paid { order: order(r)?, payment: r.digest()?, amount: r.u64()? },
@@ -390,7 +391,7 @@ fn entry(kind: u8, r: &mut Reader<'_>) -> Result<Entry, Malformed> {
         KIND_PLACED => Entry::Placed {
             order: order(r)?,
             attempt: Attempt(r.u16()?),
-            seats: r.few(Reader::u16)?,
+            seats: r.few(PARTY_MAX, Reader::u16)?,
             deadline: r.millis()?,
         },
         KIND_RETURNED => Entry::Returned { order: order(r)?, attempt: Attempt(r.u16()?) },
@@ -559,7 +560,7 @@ pub(crate) fn request(r: &mut Reader<'_>) -> Result<OrderRequest, Malformed> {
             3 => Some(Place::Middle),
             _ => return Err(Malformed::Range("place")),
         },
-        passengers: r.few(Reader::digest)?,
+        passengers: r.few(PARTY_MAX, Reader::digest)?,
         price: r.u64()?,
     })
 }

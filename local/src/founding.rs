@@ -130,7 +130,7 @@ async fn adopt(path: &Path, sale: &TrainSale, file: FileLedger) -> Result<Opened
         }
         Some(old) => {
             let new = crds::definition::amend(old, sale).map_err(|f| findings(path, &f))?;
-            if new != **old {
+            if new != ***old {
                 let version = pool.definition_version() + 1;
                 let amend = PoolEntry::Amend { version, definition: Box::new(new) };
                 append(&mut log, &name, id, amend).await?;

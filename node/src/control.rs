@@ -210,7 +210,7 @@ pub fn in_force(station: &Station) -> Option<InForce> {
     Some(InForce {
         position: pool.position().0,
         definition_version: pool.definition_version(),
-        definition: pool.definition()?.as_ref().clone().into(),
+        definition: inventory::definition::Definition::clone(pool.definition()?).into(),
         assign: (pool.assign().version > 0).then(|| pool.assign().clone().into()),
         policy: pool.policy().cloned().map(Into::into),
     })

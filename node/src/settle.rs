@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use control::config::SettleConfig;
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
-use inventory::definition::Definition;
+use inventory::catalogue::Catalogue;
 use inventory::pool::Pool;
 use inventory::settle::{Batch, Change, Halt, Settler};
 use inventory::words::{Offset, ShareId};
@@ -73,7 +73,7 @@ struct Names {
     /// Partition 0 as Genesis left it: what each share began with.
     founded: Arc<Pool>,
     /// What is sold by now.
-    definition: Arc<Definition>,
+    definition: Arc<Catalogue>,
 }
 
 /// What a settle node counts.
@@ -548,7 +548,7 @@ fn place(id: &str) -> Option<(ShareId, Offset)> {
 }
 
 /// A change as a CloudEvents 1.0 record in binary mode.
-fn message(definition: &Definition, source: &str, change: &Change) -> Option<Message> {
+fn message(definition: &Catalogue, source: &str, change: &Change) -> Option<Message> {
     let order = change.view.order.to_string();
     let headers = vec![
         ("ce_specversion", "1.0".to_owned()),

@@ -20,6 +20,8 @@ pub struct Metrics {
     registry: Registry,
     /// Answers to buyers, by kind.
     pub answers: Family<Word, Counter>,
+    /// Those of them that wrote something.
+    pub written: Counter,
     /// Answers "busy", by what was missing.
     pub busy: Family<Word, Counter>,
     /// Frames handed to the ledger.
@@ -70,9 +72,11 @@ impl Default for Metrics {
         let forwarded: Counter = register!("forwarded", "Commands passed to other nodes");
         let mail_dropped: Counter = register!("mail_dropped", "Mail dropped for want of room");
         let beats: Counter = register!("beats", "Beats published");
+        let written = answers.get_or_create(&Word { kind: "written" }).clone();
         Self {
             registry,
             answers,
+            written,
             busy,
             frames,
             frame_bytes,

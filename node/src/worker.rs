@@ -4,7 +4,7 @@
 //! here: every one of them is made in [`inventory::conductor`].
 
 use std::collections::BTreeMap;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,6 +20,7 @@ use inventory::state::Command;
 use inventory::words::{Address, ClassId, Digest128, Offset, RunId, ShareId};
 use ledger::{Log, Partition, Record, Slip, Tail};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Sleep;
 
 use crate::Ledgers;
 use crate::candidates::Candidates;
@@ -31,6 +32,9 @@ use crate::telemetry::Word;
 /// every 50 ms), coarse enough to cost nothing.
 const TICK: Duration = Duration::from_millis(20);
 
+/// What [`conductor::Conductor::holds_back`] asks for.
+const PACE: Duration = Duration::from_millis(1);
+
 /// Postings to partition 0 whose fate somebody waits for: the operator sends one at a time.
 const POSTINGS_MAX: usize = 1_024;
 
@@ -41,6 +45,8 @@ const POOL_SLIP: u64 = 1 << 63;
 pub(crate) struct Worker<S: Ledgers> {
     inbox: mpsc::Receiver<Mail>,
     tick: tokio::time::Interval,
+    /// The next turn of frames that wait for theirs.
+    pace: Option<Pin<Box<Sleep>>>,
     work: Work,
     /// What the logs gave, before it is work: kept for their room.
     fates: Vec<(Slip, ledger::Fate)>,
@@ -78,6 +84,7 @@ impl<S: Ledgers> Worker<S> {
         Ok(Self {
             inbox,
             tick,
+            pace: None,
             work: Work::default(),
             fates: Vec::new(),
             records: Vec::new(),
@@ -166,6 +173,9 @@ impl<S: Ledgers> Worker<S> {
             let now = hands.station.now().mono;
             hands.station.world.borrow_mut().ledger_heard = Some(now);
         }
+        if self.pace.as_mut().is_some_and(|pace| pace.as_mut().poll(cx).is_ready()) {
+            (self.pace, work.paced) = (None, true);
+        }
         work.ticked |= pin!(&mut self.tick).poll_tick(cx).is_ready();
         if work.is_empty() { Poll::Pending } else { Poll::Ready(()) }
     }
@@ -175,6 +185,11 @@ impl<S: Ledgers> Worker<S> {
         let mut world = station.world.borrow_mut();
         let conductor = &mut world.conductor;
         conductor.turn(now, &mut self.work, &mut self.hands);
+        match (conductor.holds_back(), &self.pace) {
+            (true, None) => self.pace = Some(Box::pin(tokio::time::sleep(PACE))),
+            (false, Some(_)) => self.pace = None,
+            _ => {}
+        }
         self.hands.read_backs.retain(|share, _| conductor.is_reading(*share));
         self.hands.candidates.retain(|share| conductor.is_contended(share));
         station.metrics.shares.set(conductor.shares_owned() as i64);

@@ -48,7 +48,7 @@ pub enum Identity {
 }
 
 impl Identity {
-    /// Who asks.
+    /// Who asks. The time is asked for where tokens end.
     ///
     /// # Errors
     /// A [`Problem`] with status 401, or 503 while the issuer's keys are not there yet.
@@ -56,7 +56,7 @@ impl Identity {
         &self,
         headers: &'a HeaderMap,
         peer: IpAddr,
-        now: Millis,
+        now: impl FnOnce() -> Millis,
     ) -> Result<Cow<'a, str>, Problem> {
         match self {
             Self::Header { name, from } => {
@@ -70,7 +70,7 @@ impl Identity {
                 let named = one.and_then(|b| b.to_str().ok()).filter(|b| is_subject(b));
                 named.map(Cow::Borrowed).ok_or_else(|| Problem::unidentified(name.as_str()))
             }
-            Self::Token(tokens) => tokens.buyer(headers, now).map(Cow::Owned),
+            Self::Token(tokens) => tokens.buyer(headers, now()).map(Cow::Owned),
         }
     }
 }

@@ -77,7 +77,7 @@ fn ask(identity: &Identity, token: &str) -> Result<String, String> {
     let mut headers = HeaderMap::new();
     let value = format!("Bearer {token}").parse().expect("a header's value");
     headers.insert(header::AUTHORIZATION, value);
-    let buyer = identity.buyer(&headers, HERE, now()).map(Cow::into_owned);
+    let buyer = identity.buyer(&headers, HERE, now).map(Cow::into_owned);
     buyer.map_err(|problem| format!("{problem:?}"))
 }
 
@@ -176,7 +176,7 @@ fn a_header_is_believed_once_and_from_its_networks_only() {
     headers.insert(&name, "anna".parse().expect("a value"));
     let ask = |headers: &HeaderMap, from: &str| {
         let peer = from.parse().expect("an address");
-        identity.buyer(headers, peer, now()).map(Cow::into_owned).map_err(|p| format!("{p:?}"))
+        identity.buyer(headers, peer, now).map(Cow::into_owned).map_err(|p| format!("{p:?}"))
     };
     assert_eq!(ask(&headers, "10.1.2.3").as_deref(), Ok("anna"));
     assert_eq!(ask(&headers, "::ffff:10.1.2.3").as_deref(), Ok("anna"));

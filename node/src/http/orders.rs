@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use futures::{StreamExt, TryStreamExt};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use inventory::allocate::PARTY_MAX;
+use inventory::catalogue::Catalogue;
 use inventory::conductor::{Outcome, Place, last_word};
 use inventory::definition::{Definition, Place as Seating, Timetable};
 use inventory::entry::{End, OrderRequest};
@@ -93,15 +95,24 @@ pub(crate) async fn place(visit: &Visit, request: Request<Incoming>) -> Result<R
         return Err(Problem::malformed(detail));
     }
     let key = key.to_owned();
-    let bytes = body(request).await?;
-    let asked: PlaceBody<'_> = serde_json::from_slice(&bytes).map_err(|e| unreadable(&e))?;
-    let (share, command) = {
-        let world = station.world.borrow();
-        let request = order_request(world.pool(), &buyer, &key, &asked)?;
-        let definition = world.pool().definition().ok_or_else(|| Problem::busy("starting"))?;
-        (definition.home(request.run, request.buyer), Command::Place(request))
-    };
+    // Whoever holds the body while waiting holds the connection's buffer, which would be made
+    // anew for the next request.
+    let (share, command) = command(station, &buyer, &key, &body(request).await?)?;
     finish(station, bring(station, share, command).await)
+}
+
+/// What a body asks for, and of which share.
+fn command(
+    station: &Station,
+    buyer: &str,
+    key: &str,
+    bytes: &[u8],
+) -> Result<(ShareId, Command), Problem> {
+    let asked: PlaceBody<'_> = serde_json::from_slice(bytes).map_err(|e| unreadable(&e))?;
+    let world = station.world.borrow();
+    let request = order_request(world.pool(), buyer, key, &asked)?;
+    let definition = world.pool().definition().ok_or_else(|| Problem::busy("starting"))?;
+    Ok((definition.home(request.run, request.buyer), Command::Place(request)))
 }
 
 /// What is wrong with a body: its spelling, or what it says.
@@ -163,9 +174,10 @@ fn body_hash(secret: &LedgerKey, asked: &PlaceBody<'_>) -> inventory::words::Bod
         Some(Preference::Window) => "Window",
         Some(Preference::Aisle) => "Aisle",
     };
-    let mut parts: Vec<&str> = vec![&asked.run, &asked.from, &asked.to, &asked.class, preference];
-    parts.extend(asked.passengers.iter().map(|p| p.document.as_ref()));
-    let parts: Vec<&[u8]> = parts.into_iter().map(str::as_bytes).collect();
+    let mut parts = ArrayVec::<&[u8], { 5 + PARTY_MAX }>::new();
+    parts.extend([&asked.run, &asked.from, &asked.to, &asked.class].map(|p| p.as_bytes()));
+    parts.push(preference.as_bytes());
+    parts.extend(asked.passengers.iter().map(|p| p.document.as_bytes()));
     secret.body(&parts)
 }
 
@@ -296,12 +308,11 @@ pub(crate) async fn list(visit: &Visit, request: &Request<Incoming>) -> Result<R
 /// Questions of one list that are under way at the same time.
 const QUESTIONS_MAX: usize = 8;
 
-fn run_id(definition: &Definition, name: &str) -> Result<RunId, Problem> {
-    let (train, date) = name
-        .split_once('/')
-        .ok_or_else(|| Problem::invalid("run: must be TRAIN/DATE, such as G1/2027-02-01"))?;
-    let run = definition.run(train, date);
-    run.ok_or_else(|| Problem::no_such_trip(format!("run: no run {name}")))
+fn run_id(definition: &Catalogue, name: &str) -> Result<RunId, Problem> {
+    definition.run_named(name).ok_or_else(|| match name.split_once('/') {
+        Some(_) => Problem::no_such_trip(format!("run: no run {name}")),
+        None => Problem::invalid("run: must be TRAIN/DATE, such as G1/2027-02-01"),
+    })
 }
 
 /// What nobody but the buyer may keep.
@@ -329,14 +340,14 @@ fn hashed(visit: &Visit, request: &Request<Incoming>) -> Result<BuyerHash, Probl
 }
 
 fn buyer<'a>(visit: &Visit, request: &'a Request<Incoming>) -> Result<Cow<'a, str>, Problem> {
-    let now = visit.shop.station.now().wall;
+    let now = || visit.shop.station.now().wall;
     visit.shop.front.identity.buyer(request.headers(), visit.peer, now)
 }
 
 /// Brings a command to the owner of its share, wherever that is, and waits for the answer. A
 /// command is passed on again only when it was certainly not seen.
 async fn bring(station: &Rc<Station>, share: ShareId, command: Command) -> Answer {
-    let deadline = tokio::time::Instant::now() + SEARCH;
+    let mut until = None;
     loop {
         match station.locate(share) {
             Place::Here => match station.desk.submit(share, command.clone()) {
@@ -358,7 +369,8 @@ async fn bring(station: &Rc<Station>, share: ShareId, command: Command) -> Answe
             }
             Place::Unowned => {}
         }
-        if tokio::time::Instant::now() >= deadline {
+        let now = tokio::time::Instant::now();
+        if now >= *until.get_or_insert(now + SEARCH) {
             return Answer::Busy("unowned");
         }
         tokio::time::sleep(SEARCH_STEP).await;
@@ -366,8 +378,9 @@ async fn bring(station: &Rc<Station>, share: ShareId, command: Command) -> Answe
 }
 
 fn finish(station: &Station, answer: Answer) -> Result<Reply, Problem> {
+    let answers = &station.metrics.answers;
     let kind = match &answer {
-        Answer::Order { new: true, .. } => "written",
+        Answer::Order { new: true, .. } => "",
         Answer::Order { new: false, .. } | Answer::Orders(_) => "known",
         Answer::Refused(refusal) => refusal.into(),
         Answer::SoldOut { .. } => "sold-out",
@@ -378,7 +391,11 @@ fn finish(station: &Station, answer: Answer) -> Result<Reply, Problem> {
         }
         Answer::Unknown => "unknown",
     };
-    station.metrics.answers.get_or_create(&Word { kind }).inc();
+    if kind.is_empty() {
+        station.metrics.written.inc();
+    } else {
+        answers.get_or_create(&Word { kind }).inc();
+    }
     if let Some(problem) = Problem::of(&answer) {
         return Err(problem);
     }

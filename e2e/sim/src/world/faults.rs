@@ -187,7 +187,7 @@ impl World<'_> {
         let version = pool.definition_version() + 1;
         let definition = withdrawn(old, twist, off);
         let again = Event::Withdraw(twist, off);
-        if definition == **old {
+        if definition == ***old {
             return;
         }
         self.post_amend(version, Box::new(definition), twist, again);

@@ -1,0 +1,75 @@
+//! A definition that is sold by, with what every order asks of it worked out once.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+
+use crate::definition::Definition;
+use crate::words::{BuyerHash, RunId, ShareId};
+
+/// What is sold.
+#[derive(Debug, Clone)]
+pub struct Catalogue {
+    definition: Definition,
+    /// Runs by `TRAIN/DATE`.
+    runs: BTreeMap<String, RunId>,
+    /// Where each run's homes begin: [`Definition::run_hash`].
+    firsts: Vec<u64>,
+}
+
+impl Catalogue {
+    /// Of a definition that was checked.
+    #[must_use]
+    pub fn new(definition: Definition) -> Self {
+        let names = definition.runs.iter().map(|run| [&run.train, "/", &run.date].concat());
+        Self {
+            runs: names.zip(definition.run_ids()).collect(),
+            firsts: definition.run_ids().map(|run| definition.run_hash(run)).collect(),
+            definition,
+        }
+    }
+
+    /// The run with this name, `TRAIN/DATE`.
+    #[must_use]
+    pub fn run_named(&self, name: &str) -> Option<RunId> {
+        self.runs.get(name).copied()
+    }
+
+    /// See [`Definition::home`].
+    #[must_use]
+    pub fn home(&self, run: RunId, buyer: BuyerHash) -> ShareId {
+        self.definition.home_from(self.firsts[usize::from(run.0)], run, buyer)
+    }
+}
+
+impl Deref for Catalogue {
+    type Target = Definition;
+
+    fn deref(&self) -> &Definition {
+        &self.definition
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::Run;
+    use crate::definition::tests::one_run;
+    use crate::words::Digest128;
+
+    #[test]
+    fn it_says_what_its_definition_says() {
+        let mut definition = one_run(3, 16, 16, 20);
+        let other = Run { train: "G2".to_owned(), homes: 3, ..definition.runs[0].clone() };
+        definition.runs.push(other);
+        let catalogue = Catalogue::new(definition.clone());
+        for run in definition.run_ids() {
+            let Run { train, date, .. } = &definition.runs[usize::from(run.0)];
+            assert_eq!(definition.run(train, date), Some(run));
+            assert_eq!(catalogue.run_named(&format!("{train}/{date}")), Some(run));
+            for buyer in (0..=255).map(|b| Digest128([b; 16])) {
+                assert_eq!(catalogue.home(run, buyer), definition.home(run, buyer));
+            }
+        }
+        assert_eq!(catalogue.run_named("G3/2027-01-15"), None);
+    }
+}

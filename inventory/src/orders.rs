@@ -1,0 +1,326 @@
+//! The orders of a share, kept by the million.
+//!
+//! Orders lie in slots that never move, and three tables of slot numbers lead to them: by id, by
+//! key and by buyer. A slot number costs a table five to eleven bytes an order, where a tree
+//! would repeat the name, half of its nodes empty. The tables are divided into many, since one
+//! table of a million orders would stop a sale for the time that it takes to grow.
+
+use hashbrown::HashTable;
+
+use crate::state::Order;
+use crate::words::{BuyerHash, Digest128, KeyHash, OrderId};
+
+/// Parts of a table: one that grows holds a 64th of the orders, for a millisecond at a million.
+const PARTS: usize = 64;
+
+/// Orders of one piece of memory.
+const CHUNK: usize = 256;
+
+/// A place where an order lies.
+type Slot = u32;
+
+/// An order in its slot.
+#[derive(Debug, Clone)]
+struct Kept {
+    id: OrderId,
+    /// The next older order of the same buyer whose home is here.
+    older: Option<Older>,
+    order: Order,
+}
+
+/// A slot number but one, so that "none" takes no room.
+type Older = std::num::NonZeroU32;
+
+/// All orders that a share knows.
+#[derive(Debug, Clone, Default)]
+pub struct Orders {
+    chunks: Vec<Vec<Option<Kept>>>,
+    vacant: Vec<Slot>,
+    len: usize,
+    ids: Table,
+    /// Only of orders whose home is here, as are the buyers.
+    keys: Table,
+    /// The newest order of each buyer.
+    buyers: Table,
+}
+
+impl Orders {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// All of them, in no order that means anything.
+    pub fn iter(&self) -> impl Iterator<Item = (OrderId, &Order)> {
+        self.chunks.iter().flatten().flatten().map(|kept| (kept.id, &kept.order))
+    }
+
+    /// The order of that id.
+    #[must_use]
+    pub fn get(&self, id: OrderId) -> Option<&Order> {
+        Some(&self.kept(self.slot(id)?)?.order)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: OrderId) -> Option<&mut Order> {
+        let slot = self.slot(id)?;
+        Some(&mut self.kept_mut(slot)?.order)
+    }
+
+    /// The order that has this key, of those whose home is here.
+    pub(crate) fn of_key(&self, key: KeyHash) -> Option<(OrderId, &Order)> {
+        let has = |slot| self.kept(slot).is_some_and(|kept| kept.order.key == key);
+        let kept = self.kept(self.keys.find(of_digest(key), has)?)?;
+        Some((kept.id, &kept.order))
+    }
+
+    /// A buyer's orders whose home is here, the newest first.
+    pub(crate) fn of_buyer(&self, buyer: BuyerHash) -> impl Iterator<Item = (OrderId, &Order)> {
+        let kept = |slot| self.kept(slot);
+        let newest = self.newest(buyer).and_then(kept);
+        let all = std::iter::successors(newest, move |it| kept(it.older?.get() - 1));
+        all.map(|kept| (kept.id, &kept.order))
+    }
+
+    /// Puts an order where there was none of that id. It leads to it by key and buyer if its home
+    /// is `here`; no other order there has its key.
+    pub(crate) fn insert(&mut self, id: OrderId, order: Order, here: bool) {
+        let (key, buyer) = (of_digest(order.key), of_digest(order.buyer));
+        let older = if here { self.newest(order.buyer) } else { None };
+        let link = older.and_then(|slot| Older::new(slot + 1));
+        let slot = self.place(Kept { id, older: link, order });
+        let chunks = &self.chunks;
+        let hash_of = |of: fn(&Kept) -> u64| move |slot: Slot| kept(chunks, slot).map_or(0, of);
+        self.ids.insert(of_id(id), slot, hash_of(|kept| of_id(kept.id)));
+        if here {
+            self.keys.insert(key, slot, hash_of(|kept| of_digest(kept.order.key)));
+            let buyer_of = hash_of(|kept| of_digest(kept.order.buyer));
+            match older {
+                Some(older) => self.buyers.replace(buyer, older, slot),
+                None => self.buyers.insert(buyer, slot, buyer_of),
+            }
+        }
+        self.len += 1;
+    }
+
+    /// Forgets an order.
+    pub(crate) fn remove(&mut self, id: OrderId) {
+        let Some(slot) = self.slot(id) else { return };
+        let (chunk, at) = split(slot);
+        let Some(gone) = self.chunks.get_mut(chunk).and_then(|c| c[at].take()) else { return };
+        self.ids.remove(of_id(id), slot);
+        self.keys.remove(of_digest(gone.order.key), slot);
+        self.unlink(&gone, slot);
+        self.vacant.push(slot);
+        self.len -= 1;
+    }
+
+    /// Takes an order out of the chain of its buyer's.
+    fn unlink(&mut self, gone: &Kept, slot: Slot) {
+        let buyer = of_digest(gone.order.buyer);
+        // It was emptied already, so that a buyer whose newest it is has none by the table.
+        if self.buyers.find(buyer, |newest| newest == slot).is_some() {
+            match gone.older {
+                Some(older) => self.buyers.replace(buyer, slot, older.get() - 1),
+                None => self.buyers.remove(buyer, slot),
+            }
+            return;
+        }
+        let mut next = self.newest(gone.order.buyer);
+        while let Some(newer) = next.and_then(|at| self.kept_mut(at)) {
+            if newer.older.is_some_and(|older| older.get() - 1 == slot) {
+                newer.older = gone.older;
+                return;
+            }
+            next = newer.older.map(|older| older.get() - 1);
+        }
+    }
+
+    fn place(&mut self, kept: Kept) -> Slot {
+        if let Some(slot) = self.vacant.pop() {
+            let (chunk, at) = split(slot);
+            self.chunks[chunk][at] = Some(kept);
+            return slot;
+        }
+        if self.chunks.last().is_none_or(|last| last.len() == CHUNK) {
+            self.chunks.push(Vec::with_capacity(CHUNK));
+        }
+        let chunk = self.chunks.len() - 1;
+        self.chunks[chunk].push(Some(kept));
+        u32::try_from(chunk * CHUNK + self.chunks[chunk].len() - 1).expect("four billion orders")
+    }
+
+    fn slot(&self, id: OrderId) -> Option<Slot> {
+        self.ids.find(of_id(id), |slot| self.kept(slot).is_some_and(|kept| kept.id == id))
+    }
+
+    fn newest(&self, buyer: BuyerHash) -> Option<Slot> {
+        let has = |slot| self.kept(slot).is_some_and(|kept| kept.order.buyer == buyer);
+        self.buyers.find(of_digest(buyer), has)
+    }
+
+    fn kept(&self, slot: Slot) -> Option<&Kept> {
+        kept(&self.chunks, slot)
+    }
+
+    fn kept_mut(&mut self, slot: Slot) -> Option<&mut Kept> {
+        let (chunk, at) = split(slot);
+        self.chunks.get_mut(chunk)?.get_mut(at)?.as_mut()
+    }
+}
+
+/// The same orders, wherever they lie.
+impl PartialEq for Orders {
+    fn eq(&self, other: &Self) -> bool {
+        self.len == other.len && self.iter().all(|(id, order)| other.get(id) == Some(order))
+    }
+}
+
+impl Eq for Orders {}
+
+fn kept(chunks: &[Vec<Option<Kept>>], slot: Slot) -> Option<&Kept> {
+    let (chunk, at) = split(slot);
+    chunks.get(chunk)?.get(at)?.as_ref()
+}
+
+fn split(slot: Slot) -> (usize, usize) {
+    (slot as usize / CHUNK, slot as usize % CHUNK)
+}
+
+/// Digests are keyed hashes already: nobody without the ledger's key can make two meet.
+fn of_digest(digest: Digest128) -> u64 {
+    let [first, ..] = *digest.0.as_chunks::<8>().0 else { return 0 };
+    u64::from_le_bytes(first)
+}
+
+/// Ids are given out by owners, one after the other (one step of SplitMix64 over them).
+fn of_id(id: OrderId) -> u64 {
+    let all = u64::from(id.home.0) << 48 ^ u64::from(id.epoch.0) << 32 ^ u64::from(id.number);
+    let z = all.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z ^ (z >> 31)
+}
+
+/// Slot numbers by a hash of what lies there.
+#[derive(Debug, Clone, Default)]
+struct Table(Vec<HashTable<Slot>>);
+
+impl Table {
+    fn part(&self, hash: u64) -> Option<&HashTable<Slot>> {
+        self.0.get(part(hash))
+    }
+
+    fn find(&self, hash: u64, is: impl Fn(Slot) -> bool) -> Option<Slot> {
+        self.part(hash)?.find(hash, |slot| is(*slot)).copied()
+    }
+
+    fn insert(&mut self, hash: u64, slot: Slot, hash_of: impl Fn(Slot) -> u64) {
+        if self.0.is_empty() {
+            self.0.resize_with(PARTS, HashTable::new);
+        }
+        self.0[part(hash)].insert_unique(hash, slot, |slot| hash_of(*slot));
+    }
+
+    fn replace(&mut self, hash: u64, old: Slot, new: Slot) {
+        if let Some(found) =
+            self.0.get_mut(part(hash)).and_then(|p| p.find_mut(hash, |slot| *slot == old))
+        {
+            *found = new;
+        }
+    }
+
+    fn remove(&mut self, hash: u64, slot: Slot) {
+        if let Some(part) = self.0.get_mut(part(hash))
+            && let Ok(found) = part.find_entry(hash, |found| *found == slot)
+        {
+            found.remove();
+        }
+    }
+}
+
+/// Bits that the tables themselves do not look at: they take the lowest and the highest.
+fn part(hash: u64) -> usize {
+    (hash >> 40) as usize % PARTS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::legs::Journey;
+    use crate::state::OrderState;
+    use crate::words::{Attempt, ClassId, Epoch, Millis, RunId, ShareId};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn id(number: u32) -> OrderId {
+        OrderId { home: ShareId(1), epoch: Epoch(number % 3), number }
+    }
+
+    fn order(number: u32, buyer: u8) -> Order {
+        let mut key = [0; 16];
+        key[..4].copy_from_slice(&number.to_le_bytes());
+        Order {
+            buyer: Digest128([buyer; 16]),
+            key: Digest128(key),
+            body: Digest128::default(),
+            run: RunId(0),
+            class: ClassId(0),
+            journey: Journey::new(0, 1).unwrap(),
+            party: 1,
+            price: u64::from(number),
+            state: OrderState::Seeking { attempt: Attempt(1), since: Millis(0) },
+            returned: Box::default(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn orders_are_found_by_id_key_and_buyer_until_they_are_forgotten(
+            steps in prop::collection::vec((any::<bool>(), 0u32..60, 0u8..4, any::<bool>()), 0..200),
+        ) {
+            let mut orders = Orders::default();
+            let mut told: BTreeMap<u32, (u8, bool, usize)> = BTreeMap::new();
+            for (time, (comes, number, buyer, here)) in steps.into_iter().enumerate() {
+                if comes && !told.contains_key(&number) {
+                    orders.insert(id(number), order(number, buyer), here);
+                    told.insert(number, (buyer, here, time));
+                } else if !comes {
+                    orders.remove(id(number));
+                    told.remove(&number);
+                }
+                prop_assert_eq!(orders.len(), told.len());
+                prop_assert_eq!(orders.iter().count(), told.len());
+                for (number, (buyer, here, _)) in &told {
+                    let kept = order(*number, *buyer);
+                    prop_assert_eq!(orders.get(id(*number)), Some(&kept));
+                    let of_key = orders.of_key(kept.key).map(|(id, _)| id);
+                    prop_assert_eq!(of_key, here.then_some(id(*number)));
+                }
+                for buyer in 0..4 {
+                    let mut of_buyer: Vec<(usize, u32)> = told
+                        .iter()
+                        .filter(|(_, (of, here, _))| *of == buyer && *here)
+                        .map(|(number, (.., time))| (*time, *number))
+                        .collect();
+                    of_buyer.sort_unstable();
+                    let newest_first: Vec<OrderId> =
+                        of_buyer.into_iter().rev().map(|(_, number)| id(number)).collect();
+                    let found: Vec<OrderId> =
+                        orders.of_buyer(Digest128([buyer; 16])).map(|(id, _)| id).collect();
+                    prop_assert_eq!(found, newest_first);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_kept_order_is_small() {
+        assert!(size_of::<Option<Kept>>() <= 144, "{}", size_of::<Option<Kept>>());
+    }
+}
