@@ -17,10 +17,10 @@ export DEBIAN_FRONTEND = noninteractive
 ALL = --workspace --features node/kafka,node/https,ledger/kafka,ledger/contract,checker/kafka
 
 # In one go, so that what they have in common is built once.
-PROGRAMS = -p node -p operator -p local -p buyers -p checker \
+PROGRAMS = -p node -p operator -p local -p buyers -p checker -p bench \
   --features node/kafka,node/https,checker/kafka
 
-.PHONY: demo test engines built patient hasty lint deny unit model fuzz strange programs install ledgers schema local sim teeth contract page cluster chaos tenth bench help
+.PHONY: demo test engines built patient hasty lint deny unit model fuzz strange programs install ledgers schema local sim teeth contract page cluster chaos tenth bench guard help
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -33,10 +33,11 @@ test: ## everything; what CI runs
 	$(MAKE) --no-print-directory -j2 --output-sync=line engines built
 	$(MAKE) --no-print-directory -j2 --output-sync=line patient hasty
 	$(MAKE) --no-print-directory tenth
+	$(MAKE) --no-print-directory guard
 	@echo "make test passed: lint, unit tests, strange bytes, the protocols' model, $(SEEDS) simulated" \
 	  "sales, planted bugs, Kafka and Redis, CRD and chart on a real API server, the HTTP contract, a" \
-	  "sale in local mode and one on a real cluster, both through faults and judged, and a tenth of" \
-	  "the chaos"
+	  "sale in local mode and one on a real cluster, both through faults and judged, a tenth of the" \
+	  "chaos, and sales per second beside what is recorded"
 
 # Beside a Cargo that builds no second one may, so this is what it built before.
 engines:
@@ -133,5 +134,9 @@ tenth: ## a tenth of the chaos
 	$(MAKE) --no-print-directory chaos TENTH=1
 
 bench: ## sales per second of one node beside what HTTP alone can do: two minutes, one table
-	cargo build --profile e2e $(PROGRAMS) -p bench
+	cargo build --profile e2e $(PROGRAMS)
 	$(E2E_PROGRAMS)/bench $(BENCH)
+
+guard: ## fails if sales fell by more than 15 % of what is recorded, beside the ceiling
+	cargo build --profile e2e $(PROGRAMS)
+	$(E2E_PROGRAMS)/bench --guard --rounds 5 --seconds 2

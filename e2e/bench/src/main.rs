@@ -4,6 +4,7 @@
 //! - [`sale`]: a ledger, a node, and its operator.
 //! - [`load`]: wrk and its buyers.
 //! - [`cpu`]: whose processor time it was.
+//! - [`guard`]: whether it became slower.
 //! - [`table`]: from windows to figures.
 //! - [`work`]: processes that end with this one.
 //!
@@ -13,6 +14,7 @@
 
 mod ceiling;
 mod cpu;
+mod guard;
 mod load;
 mod sale;
 mod table;
@@ -32,6 +34,7 @@ use e2e::{Error, KafkaCluster, Redis, Result};
 use serde_json::{Value, json};
 
 use cpu::Threads;
+use guard::Recorded;
 use load::{Begin, Crowd, Seen};
 use sale::{House, Sale};
 use table::{Pair, Shot, Summary};
@@ -84,6 +87,9 @@ struct Run {
     /// Shares of the ledgers, all owned by the one node.
     #[arg(long, value_delimiter = ',', default_value = "1,16")]
     shares: Vec<u16>,
+    /// Fail if the node is much slower, beside the ceiling, than is recorded; write nothing.
+    #[arg(long)]
+    guard: bool,
     /// Seconds in all that may be spent on waiting until others leave the machine alone.
     #[arg(long, default_value_t = 0)]
     wait_for_quiet: u64,
@@ -124,18 +130,10 @@ fn bench(run: &Run) -> Result<()> {
     let mut bench = Bench { run, site: &site, crowd: Crowd::new(&site)?, engines, quiet_left };
     let body = bench.rehearse(&house)?;
     let ceiling = Ceiling::start(&site, &body)?;
-    let mut pairs = Vec::new();
-    for round in 1..=run.rounds {
-        for shares in &run.shares {
-            let pair = bench.pair(&house, &ceiling, round, *shares)?;
-            println!(
-                "round {round}, shares: {shares}; ceiling {:.0}/s, node {:.0}/s",
-                pair.ceiling.seen.rate(),
-                pair.node.seen.rate()
-            );
-            pairs.push(pair);
-        }
+    if run.guard {
+        return bench.guard(&house, &ceiling);
     }
+    let pairs = bench.pairs(&house, &ceiling, 0, &run.shares)?;
     let summary = Summary::of(&pairs);
     let setting = setting(run);
     let orders: u64 = pairs.iter().map(|p| p.judged).sum();
@@ -207,6 +205,45 @@ impl Bench<'_> {
         sale.kill()?;
         house.judge("rehearsal")?;
         Ok(body)
+    }
+
+    /// Fails if every attempt is too far below what is recorded.
+    fn guard(&mut self, house: &House<'_>, ceiling: &Ceiling) -> Result<()> {
+        let recorded = Recorded::read()?;
+        let mut misses = Vec::new();
+        for attempt in 0..guard::ATTEMPTS {
+            let pairs = self.pairs(house, ceiling, attempt * self.run.rounds, &[1])?;
+            let Some((sales, cpu)) = Summary::of(&pairs).ratios(1) else { continue };
+            println!("sales / ceiling {sales:.2}, CPU / ceiling {cpu:.2}; {recorded}");
+            misses = recorded.misses((sales, cpu));
+            if misses.is_empty() {
+                return Ok(());
+            }
+        }
+        Err(Error::Refused(misses.join("; ")))
+    }
+
+    /// Rounds of ceiling and node, behind the round `done`.
+    fn pairs(
+        &mut self,
+        house: &House<'_>,
+        ceiling: &Ceiling,
+        done: u32,
+        shares: &[u16],
+    ) -> Result<Vec<Pair>> {
+        let mut pairs = Vec::new();
+        for round in done + 1..=done + self.run.rounds {
+            for shares in shares {
+                let pair = self.pair(house, ceiling, round, *shares)?;
+                println!(
+                    "round {round}, shares: {shares}; ceiling {:.0}/s, node {:.0}/s",
+                    pair.ceiling.seen.rate(),
+                    pair.node.seen.rate()
+                );
+                pairs.push(pair);
+            }
+        }
+        Ok(pairs)
     }
 
     fn pair(

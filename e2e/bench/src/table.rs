@@ -160,6 +160,12 @@ impl Summary {
         Self { rows, ratios }
     }
 
+    /// Of so many shares: sales over answers of the ceiling, and the same of processor time.
+    pub(crate) fn ratios(&self, shares: u16) -> Option<(f64, f64)> {
+        let ratio = self.ratios.iter().find(|ratio| ratio.shares == shares)?;
+        Some((ratio.rate.median, ratio.cpu.median))
+    }
+
     /// The table.
     pub(crate) fn shown(&self) -> String {
         let heads =

@@ -362,7 +362,7 @@ async fn bring(station: &Rc<Station>, share: ShareId, command: Command) -> Answe
                 let key = station.world.borrow().pool().key();
                 let Some(key) = key else { return Answer::Busy("starting") };
                 station.metrics.forwarded.inc();
-                let sent = station.courier.send(address, &key, share, &command).await;
+                let sent = Box::pin(station.courier.send(address, &key, share, &command)).await;
                 if let Some(answer) = last_word(sent) {
                     return answer;
                 }
