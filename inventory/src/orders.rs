@@ -1,14 +1,18 @@
 //! The orders of a share, kept by the million.
 //!
-//! Orders lie in slots that never move, and three tables of slot numbers lead to them: by id, by
-//! key and by buyer. A slot number costs a table five to eleven bytes an order, where a tree
-//! would repeat the name, half of its nodes empty. The tables are divided into many, since one
-//! table of a million orders would stop a sale for the time that it takes to grow.
+//! Orders lie in slots that never move, and slot numbers lead to them: in a list by number, as
+//! owners count their orders, and in tables by key and by buyer. A slot number costs a table five
+//! to eleven bytes an order, where a tree would repeat the name, half of its nodes empty. The
+//! tables are divided into many, since one table of a million orders would stop a sale for the
+//! time that it takes to grow.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use hashbrown::HashTable;
 
 use crate::state::Order;
-use crate::words::{BuyerHash, Digest128, KeyHash, OrderId};
+use crate::words::{BuyerHash, Digest128, Epoch, KeyHash, OrderId, ShareId};
 
 /// Parts of a table: one that grows holds a 64th of the orders, for a millisecond at a million.
 const PARTS: usize = 64;
@@ -16,20 +20,35 @@ const PARTS: usize = 64;
 /// Orders of one piece of memory.
 const CHUNK: usize = 256;
 
+/// Numbers of one owner's orders that may be left out in its list before one is looked for in the
+/// table of all others. Frames that do not count leave a few out.
+const LEFT_OUT_MAX: usize = 1_024;
+
 /// A place where an order lies.
-type Slot = u32;
+pub(crate) type Slot = u32;
 
 /// An order in its slot.
 #[derive(Debug, Clone)]
 struct Kept {
     id: OrderId,
     /// The next older order of the same buyer whose home is here.
-    older: Option<Older>,
+    older: Option<Link>,
     order: Order,
 }
 
-/// A slot number but one, so that "none" takes no room.
-type Older = std::num::NonZeroU32;
+/// A slot number and one, so that "none" takes no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Link(NonZeroU32);
+
+impl Link {
+    fn to(slot: Slot) -> Option<Self> {
+        NonZeroU32::new(slot + 1).map(Self)
+    }
+
+    fn slot(self) -> Slot {
+        self.0.get() - 1
+    }
+}
 
 /// All orders that a share knows.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +56,9 @@ pub struct Orders {
     chunks: Vec<Vec<Option<Kept>>>,
     vacant: Vec<Slot>,
     len: usize,
+    /// By number, for each owner that counted its orders here or elsewhere.
+    counted: BTreeMap<(ShareId, Epoch), Vec<Option<Link>>>,
+    /// By id, where the numbers have holes: few orders come from another share.
     ids: Table,
     /// Only of orders whose home is here, as are the buyers.
     keys: Table,
@@ -69,7 +91,10 @@ impl Orders {
     }
 
     pub(crate) fn get_mut(&mut self, id: OrderId) -> Option<&mut Order> {
-        let slot = self.slot(id)?;
+        self.at_mut(self.slot(id)?)
+    }
+
+    pub(crate) fn at_mut(&mut self, slot: Slot) -> Option<&mut Order> {
         Some(&mut self.kept_mut(slot)?.order)
     }
 
@@ -84,7 +109,7 @@ impl Orders {
     pub(crate) fn of_buyer(&self, buyer: BuyerHash) -> impl Iterator<Item = (OrderId, &Order)> {
         let kept = |slot| self.kept(slot);
         let newest = self.newest(buyer).and_then(kept);
-        let all = std::iter::successors(newest, move |it| kept(it.older?.get() - 1));
+        let all = std::iter::successors(newest, move |it| kept(it.older?.slot()));
         all.map(|kept| (kept.id, &kept.order))
     }
 
@@ -93,11 +118,12 @@ impl Orders {
     pub(crate) fn insert(&mut self, id: OrderId, order: Order, here: bool) {
         let (key, buyer) = (of_digest(order.key), of_digest(order.buyer));
         let older = if here { self.newest(order.buyer) } else { None };
-        let link = older.and_then(|slot| Older::new(slot + 1));
-        let slot = self.place(Kept { id, older: link, order });
+        let slot = self.place(Kept { id, older: older.and_then(Link::to), order });
         let chunks = &self.chunks;
         let hash_of = |of: fn(&Kept) -> u64| move |slot: Slot| kept(chunks, slot).map_or(0, of);
-        self.ids.insert(of_id(id), slot, hash_of(|kept| of_id(kept.id)));
+        if !count(&mut self.counted, id, slot) {
+            self.ids.insert(of_id(id), slot, hash_of(|kept| of_id(kept.id)));
+        }
         if here {
             self.keys.insert(key, slot, hash_of(|kept| of_digest(kept.order.key)));
             let buyer_of = hash_of(|kept| of_digest(kept.order.buyer));
@@ -114,7 +140,11 @@ impl Orders {
         let Some(slot) = self.slot(id) else { return };
         let (chunk, at) = split(slot);
         let Some(gone) = self.chunks.get_mut(chunk).and_then(|c| c[at].take()) else { return };
-        self.ids.remove(of_id(id), slot);
+        match self.counted.get_mut(&(id.home, id.epoch)).and_then(|c| c.get_mut(id.number as usize))
+        {
+            Some(link) if link.is_some_and(|link| link.slot() == slot) => *link = None,
+            _ => self.ids.remove(of_id(id), slot),
+        }
         self.keys.remove(of_digest(gone.order.key), slot);
         self.unlink(&gone, slot);
         self.vacant.push(slot);
@@ -127,18 +157,18 @@ impl Orders {
         // It was emptied already, so that a buyer whose newest it is has none by the table.
         if self.buyers.find(buyer, |newest| newest == slot).is_some() {
             match gone.older {
-                Some(older) => self.buyers.replace(buyer, slot, older.get() - 1),
+                Some(older) => self.buyers.replace(buyer, slot, older.slot()),
                 None => self.buyers.remove(buyer, slot),
             }
             return;
         }
         let mut next = self.newest(gone.order.buyer);
         while let Some(newer) = next.and_then(|at| self.kept_mut(at)) {
-            if newer.older.is_some_and(|older| older.get() - 1 == slot) {
+            if newer.older.is_some_and(|older| older.slot() == slot) {
                 newer.older = gone.older;
                 return;
             }
-            next = newer.older.map(|older| older.get() - 1);
+            next = newer.older.map(Link::slot);
         }
     }
 
@@ -156,8 +186,18 @@ impl Orders {
         u32::try_from(chunk * CHUNK + self.chunks[chunk].len() - 1).expect("four billion orders")
     }
 
-    fn slot(&self, id: OrderId) -> Option<Slot> {
+    /// Where the order of that id lies.
+    pub(crate) fn slot(&self, id: OrderId) -> Option<Slot> {
+        let counted = self.counted.get(&(id.home, id.epoch));
+        if let Some(Some(link)) = counted.and_then(|c| c.get(id.number as usize)) {
+            return Some(link.slot());
+        }
         self.ids.find(of_id(id), |slot| self.kept(slot).is_some_and(|kept| kept.id == id))
+    }
+
+    /// The order that lies there.
+    pub(crate) fn at(&self, slot: Slot) -> Option<(OrderId, &Order)> {
+        self.kept(slot).map(|kept| (kept.id, &kept.order))
     }
 
     fn newest(&self, buyer: BuyerHash) -> Option<Slot> {
@@ -191,6 +231,25 @@ fn kept(chunks: &[Vec<Option<Kept>>], slot: Slot) -> Option<&Kept> {
 
 fn split(slot: Slot) -> (usize, usize) {
     (slot as usize / CHUNK, slot as usize % CHUNK)
+}
+
+/// Puts an order into the list of its owner's, unless too many would be left out.
+fn count(
+    counted: &mut BTreeMap<(ShareId, Epoch), Vec<Option<Link>>>,
+    id: OrderId,
+    slot: Slot,
+) -> bool {
+    let number = id.number as usize;
+    let known = counted.get(&(id.home, id.epoch)).map_or(0, Vec::len);
+    if number > known + LEFT_OUT_MAX {
+        return false;
+    }
+    let list = counted.entry((id.home, id.epoch)).or_default();
+    if list.len() <= number {
+        list.resize(number + 1, None);
+    }
+    list[number] = Link::to(slot);
+    true
 }
 
 /// Digests are keyed hashes already: nobody without the ledger's key can make two meet.
@@ -258,8 +317,10 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
+    /// Some of them count from one on, some begin far away, as a damaged log may.
     fn id(number: u32) -> OrderId {
-        OrderId { home: ShareId(1), epoch: Epoch(number % 3), number }
+        let number_of_owner = if number < 40 { number } else { number << 24 };
+        OrderId { home: ShareId(1), epoch: Epoch(number % 3), number: number_of_owner }
     }
 
     fn order(number: u32, buyer: u8) -> Order {

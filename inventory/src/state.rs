@@ -14,7 +14,7 @@ use crate::definition::{Definition, Place};
 use crate::entry::{End, Entry, Held, OrderRequest, Policy, SaleState, Sent};
 use crate::fold::{Admission, Fault, Writer};
 use crate::legs::{Journey, Legs};
-use crate::orders::Orders;
+use crate::orders::{Orders, Slot};
 use crate::stock::{Stock, StockError};
 use crate::teeth::{self, Bug};
 use crate::wire::{Chain, Frame, Header};
@@ -338,7 +338,7 @@ pub struct ShareState {
     stock: BTreeMap<(RunId, ClassId), Stock>,
     orders: Orders,
     /// When holds end here.
-    timers: BTreeSet<(Millis, OrderId)>,
+    timers: BTreeSet<(Millis, Slot)>,
     /// When to ask the share where an unpaid order lives what became of it.
     asks: BTreeSet<(Millis, OrderId)>,
     /// When an order may be forgotten.
@@ -555,7 +555,6 @@ impl ShareState {
             let (before, after) = stock.take(*seat, legs)?;
             self.changes.push(Change { run: key.0, class: key.1, before, after });
         }
-        self.timers.insert((held.deadline, id));
         let ends = self.holds.entry(key).or_default().entry(second(held.deadline)).or_default();
         *ends += u32::from(request.party());
         let state = OrderState::Held {
@@ -564,14 +563,16 @@ impl ShareState {
             deadline: held.deadline,
         };
         self.put_order(id, request, state);
+        self.timers.extend(self.orders.slot(id).map(|slot| (held.deadline, slot)));
         Ok(())
     }
 
     fn apply_paid(&mut self, id: OrderId, payment: Digest128) -> Result<(), Impossible> {
-        let order = self.orders.get_mut(id).ok_or(Impossible::Unknown(id))?;
+        let slot = self.orders.slot(id).ok_or(Impossible::Unknown(id))?;
+        let order = self.orders.at_mut(slot).ok_or(Impossible::Unknown(id))?;
         match &mut order.state {
             OrderState::Held { attempt, seats, deadline } => {
-                self.timers.remove(&(*deadline, id));
+                self.timers.remove(&(*deadline, slot));
                 let of_class = self.holds.entry((order.run, order.class)).or_default();
                 release(of_class, *deadline, order.party);
                 order.state = OrderState::Paid { attempt: *attempt, seats: seats.clone(), payment };
@@ -586,13 +587,14 @@ impl ShareState {
     }
 
     fn apply_ended(&mut self, id: OrderId, why: End) -> Result<(), Impossible> {
-        let order = self.orders.get_mut(id).ok_or(Impossible::Unknown(id))?;
+        let slot = self.orders.slot(id).ok_or(Impossible::Unknown(id))?;
+        let order = self.orders.at_mut(slot).ok_or(Impossible::Unknown(id))?;
         let (attempt, seats, payment) = match (&order.state, why) {
             (
                 OrderState::Held { attempt, seats, deadline },
                 End::Cancelled | End::Expired | End::Withdrawn,
             ) => {
-                self.timers.remove(&(*deadline, id));
+                self.timers.remove(&(*deadline, slot));
                 let of_class = self.holds.entry((order.run, order.class)).or_default();
                 release(of_class, *deadline, order.party);
                 (*attempt, seats.clone(), None)
@@ -999,7 +1001,7 @@ impl ShareState {
 
     /// When holds end here, earliest first.
     pub fn timers(&self) -> impl Iterator<Item = (Millis, OrderId)> + '_ {
-        self.timers.iter().copied()
+        self.timers.iter().filter_map(|(at, slot)| Some((*at, self.orders.at(*slot)?.0)))
     }
 
     /// The last Take that was accepted.

@@ -3,6 +3,7 @@
 //! - [`ceiling`]: the yardstick.
 //! - [`sale`]: a ledger, a node, and its operator.
 //! - [`load`]: wrk and its buyers.
+//! - [`replay`], [`packing`]: what needs no engines.
 //! - [`cpu`]: whose processor time it was.
 //! - [`guard`]: whether it became slower.
 //! - [`table`]: from windows to figures.
@@ -14,8 +15,11 @@
 
 mod ceiling;
 mod cpu;
+mod dice;
 mod guard;
 mod load;
+mod packing;
+mod replay;
 mod sale;
 mod table;
 mod work;
@@ -35,7 +39,10 @@ use serde_json::{Value, json};
 
 use cpu::Threads;
 use guard::Recorded;
+use inventory::definition::Definition;
 use load::{Begin, Crowd, Seen};
+use packing::Packed;
+use replay::Replayed;
 use sale::{House, Sale};
 use table::{Pair, Shot, Summary};
 use work::{Running, Site, Stop};
@@ -49,6 +56,9 @@ const START_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Processors that others may use on a machine that counts as quiet.
 const QUIET_CORES: f64 = 0.15;
+
+/// Into how many shares a run is divided for packing; it has homes on 18 of them at most.
+const PACKED_SHARES: [u16; 5] = [1, 4, 8, 16, 64];
 
 /// How long to look before saying so.
 const QUIET_LOOK: Duration = Duration::from_millis(500);
@@ -65,6 +75,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Act {
+    /// Only what needs no engines: folding a log, and packing.
+    Dry,
     /// Answer every request with the same bytes; what the bench starts as its yardstick.
     Ceiling {
         /// The port on loopback.
@@ -87,6 +99,9 @@ struct Run {
     /// Shares of the ledgers, all owned by the one node.
     #[arg(long, value_delimiter = ',', default_value = "1,16")]
     shares: Vec<u16>,
+    /// Orders of the log that is folded.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    replay: u32,
     /// Fail if the node is much slower, beside the ceiling, than is recorded; write nothing.
     #[arg(long)]
     guard: bool,
@@ -107,6 +122,7 @@ fn main() -> ExitCode {
         Some(Act::Ceiling { port, body }) => std::fs::read(&body)
             .and_then(|body| ceiling::serve(port, body))
             .map_err(|source| Error::Io { what: "the ceiling".to_owned(), source }),
+        Some(Act::Dry) => Dry::measured(&arguments.run).map(|dry| println!("{dry}")),
         None => bench(&arguments.run),
     };
     match done {
@@ -135,13 +151,14 @@ fn bench(run: &Run) -> Result<()> {
     }
     let pairs = bench.pairs(&house, &ceiling, 0, &run.shares)?;
     let summary = Summary::of(&pairs);
+    let dry = Dry::measured(run)?;
     let setting = setting(run);
     let orders: u64 = pairs.iter().map(|p| p.judged).sum();
-    let kept = json!({"setting": setting, "summary": summary, "rounds": pairs});
+    let kept = json!({"setting": setting, "summary": summary, "dry": dry, "rounds": pairs});
     let path = run.target.join("bench.json");
     let io = |source| Error::Io { what: path.display().to_string(), source };
     std::fs::write(&path, format!("{kept:#}\n")).map_err(io)?;
-    println!("\n{}\n\n{}", described(&setting), summary.shown());
+    println!("\n{}\n\n{}\n{dry}", described(&setting), summary.shown());
     println!("The judge found nothing wrong in {orders} orders of {} ledgers.", pairs.len());
     println!("{} written; {} s in all.", path.display(), begun.elapsed().as_secs());
     Ok(())
@@ -151,6 +168,45 @@ fn seed() -> Result<[u8; 32]> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|e| Error::Refused(format!("no random bytes: {e}")))?;
     Ok(seed)
+}
+
+/// What needs no engines.
+#[derive(Debug, serde::Serialize)]
+struct Dry {
+    replayed: Replayed,
+    packed: Vec<Packed>,
+}
+
+impl Dry {
+    fn measured(run: &Run) -> Result<Self> {
+        let replayed = replay::replay(run.replay, run.rounds)?;
+        let packed = PACKED_SHARES.into_iter().map(|shares| {
+            let definition = Definition::try_from(sale::definition("packing", shares));
+            let definition = definition.map_err(|e| Error::Refused(e.to_string()))?;
+            Ok(packing::packed(&definition, 1))
+        });
+        Ok(Self { replayed, packed: packed.collect::<Result<_>>()? })
+    }
+}
+
+impl std::fmt::Display for Dry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let of = &self.replayed;
+        writeln!(
+            f,
+            "Folding a share's log of {} orders on one core: {:.2} million orders/s; an order is \
+             {:.0} bytes of log and {:.0} of memory.",
+            of.orders,
+            of.orders_per_second / 1e6,
+            of.log_bytes_per_order,
+            of.memory_bytes_per_order
+        )?;
+        write!(f, "Seat-legs that shares sell beside one undivided allocator:")?;
+        for packed in &self.packed {
+            write!(f, " {} shares {:.3}", packed.shares, packed.ratio())?;
+        }
+        writeln!(f)
+    }
 }
 
 /// The yardstick, running.

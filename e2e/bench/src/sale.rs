@@ -281,7 +281,7 @@ fn json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>> {
 }
 
 /// What is sold: [`RUNS`] runs of one timetable with [`SEATS`] seats each.
-fn definition(name: &str, shares: u16) -> Definition {
+pub(crate) fn definition(name: &str, shares: u16) -> Definition {
     let stop = |at: u8| {
         let minute = 360 + 20 * u16::from(at);
         let (first, last) = (at == 0, at + 1 == STOPS);
