@@ -144,6 +144,6 @@ mod tests {
         definition.buffer_percent = 0;
         let packed = packed(&Definition::try_from(definition).unwrap(), 1);
         assert_eq!(packed.divided, packed.undivided);
-        assert!((1_200 * 19 * 8 / 10..1_200 * 19).contains(&packed.undivided), "{packed:?}");
+        assert!((1_200 * 19 * 7 / 10..1_200 * 19).contains(&packed.undivided), "{packed:?}");
     }
 }
