@@ -17,6 +17,7 @@ pub(crate) const CONNECTIONS: u32 = 100;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const SCRIPT: &str = include_str!("orders.lua");
+const REPORT: &str = include_str!("report.lua");
 
 /// What wrk saw. Times are microseconds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -54,7 +55,7 @@ impl Seen {
 }
 
 /// A crowd.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Crowd {
     script: PathBuf,
 }
@@ -74,8 +75,25 @@ impl Crowd {
     /// # Errors
     /// When it cannot be written.
     pub(crate) fn new(site: &Site) -> Result<Self> {
-        let script = format!("local STOPS, RUNS = {STOPS}, {RUNS}\n{SCRIPT}");
-        Ok(Self { script: site.write("orders.lua", script)? })
+        Self::of(site, RUNS)
+    }
+
+    /// A crowd that wants the first few runs only.
+    ///
+    /// # Errors
+    /// When the script cannot be written.
+    pub(crate) fn of(site: &Site, runs: u16) -> Result<Self> {
+        let script = format!("local STOPS, RUNS = {STOPS}, {runs}\n{SCRIPT}\n{REPORT}");
+        Ok(Self { script: site.write(&format!("orders-{runs}.lua"), script)? })
+    }
+
+    /// People who look at one page and buy nothing.
+    ///
+    /// # Errors
+    /// When the script cannot be written.
+    pub(crate) fn looking_at(site: &Site, name: &str, path: &str) -> Result<Self> {
+        let script = format!("wrk.path = \"{path}\"\n\n{REPORT}");
+        Ok(Self { script: site.write(&format!("{name}.lua"), script)? })
     }
 
     /// Buys for so many seconds.

@@ -1,6 +1,7 @@
 //! What a real node on a real Kafka sells in a second, beside what HTTP alone can do.
 //!
 //! - [`ceiling`]: the yardstick.
+//! - [`answers`]: what sells nothing.
 //! - [`sale`]: a ledger, a node, and its operator.
 //! - [`load`]: wrk and its buyers.
 //! - [`replay`], [`packing`]: what needs no engines.
@@ -13,6 +14,7 @@
 //! begins with an empty ledger: the rounds measure the same thing. When its window is over it is
 //! killed, and the checker must find in its ledger all that was answered.
 
+mod answers;
 mod ceiling;
 mod cpu;
 mod dice;
@@ -151,14 +153,16 @@ fn bench(run: &Run) -> Result<()> {
     }
     let pairs = bench.pairs(&house, &ceiling, 0, &run.shares)?;
     let summary = Summary::of(&pairs);
+    let answers = bench.answers(&house)?;
     let dry = Dry::measured(run)?;
     let setting = setting(run);
     let orders: u64 = pairs.iter().map(|p| p.judged).sum();
-    let kept = json!({"setting": setting, "summary": summary, "dry": dry, "rounds": pairs});
+    let kept = json!({"setting": setting, "summary": summary, "answers": answers, "dry": dry, "rounds": pairs});
     let path = run.target.join("bench.json");
     let io = |source| Error::Io { what: path.display().to_string(), source };
     std::fs::write(&path, format!("{kept:#}\n")).map_err(io)?;
     println!("\n{}\n\n{}\n{dry}", described(&setting), summary.shown());
+    answers.iter().for_each(|told| println!("{told}"));
     println!("The judge found nothing wrong in {orders} orders of {} ledgers.", pairs.len());
     println!("{} written; {} s in all.", path.display(), begun.elapsed().as_secs());
     Ok(())
@@ -310,7 +314,9 @@ impl Bench<'_> {
         shares: u16,
     ) -> Result<Pair> {
         let name = format!("round-{round}-shares-{shares}");
-        let without = self.window(&format!("{name}.ceiling"), ceiling.server.0, ceiling.port)?;
+        let crowd = self.crowd.clone();
+        let without =
+            self.window(&format!("{name}.ceiling"), &crowd, ceiling.server.0, ceiling.port)?;
         let sale = house.open(&name, shares)?;
         sale.buy_one()?;
         let node = self.sell(&sale)?;
@@ -328,9 +334,10 @@ impl Bench<'_> {
     fn sell(&mut self, sale: &Sale<'_>) -> Result<(u64, Shot)> {
         let name = sale.name();
         let log = format!("{name}.warm-up.wrk.log");
-        let warm = self.crowd.buy(self.site, &log, sale.port, 1, Begin::Last)?;
+        let crowd = self.crowd.clone();
+        let warm = crowd.buy(self.site, &log, sale.port, 1, Begin::Last)?;
         let before = sale.metrics()?;
-        let mut shot = self.window(name, sale.node.0, sale.port)?;
+        let mut shot = self.window(name, &crowd, sale.node.0, sale.port)?;
         let after = sale.metrics()?;
         shot.counted = since(&after, &before);
         shot.done = shot.counted.get("answers_total{kind=\"written\"}").copied().unwrap_or(0);
@@ -343,11 +350,11 @@ impl Bench<'_> {
     }
 
     /// Load on a server for as long as was asked for.
-    fn window(&mut self, name: &str, server: ProcessId, port: u16) -> Result<Shot> {
+    fn window(&mut self, name: &str, crowd: &Crowd, server: ProcessId, port: u16) -> Result<Shot> {
         self.wait_for_quiet()?;
         let before = self.look(server)?;
         let log = format!("{name}.wrk.log");
-        let seen = self.crowd.buy(self.site, &log, port, self.run.seconds, Begin::First)?;
+        let seen = crowd.buy(self.site, &log, port, self.run.seconds, Begin::First)?;
         let after = self.look(server)?;
         Ok(after.shot(&before, seen))
     }

@@ -250,6 +250,43 @@ impl Sale<'_> {
         bought.map_err(|error| Error::Refused(format!("{error}; the last answer was {last}")))
     }
 
+    /// Buys the first run whole, from its first stop to its last; the body of "sold out".
+    ///
+    /// # Errors
+    /// When it is not sold out in the end.
+    pub(crate) fn sell_out(&self) -> Result<String> {
+        let last = STOPS - 1;
+        let mut answer = (0, String::new());
+        for number in 0..=SEATS {
+            let name = format!("all-{number}");
+            let body = format!(
+                r#"{{"run":"H0000/2027-02-01","from":"T00","to":"T{last:02}","class":"Second",
+                "passengers":[{{"document":"{name}"}}]}}"#
+            );
+            let headers = [(BUYER_HEADER, name.as_str()), ("Idempotency-Key", name.as_str())];
+            let site = self.house.site;
+            answer = site.until("an answer", START_PATIENCE, "see the node's log", || {
+                let answer = request(self.port, "POST", "/v1/orders", &headers, body.as_bytes())?;
+                Ok((answer.0 != 503).then_some(answer))
+            })?;
+        }
+        match answer {
+            (409, body) if body.contains("sold-out") => Ok(body),
+            (status, body) => Err(Error::Refused(format!("not sold out: {status} {body}"))),
+        }
+    }
+
+    /// A page that people look at.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub(crate) fn page(&self, path: &str) -> Result<String> {
+        match request(self.port, "GET", path, &[], &[])? {
+            (200, body) => Ok(body),
+            (status, body) => Err(Error::Refused(format!("{path}: {status} {body}"))),
+        }
+    }
+
     /// What the node has counted so far: name and labels to value.
     ///
     /// # Errors

@@ -67,7 +67,7 @@ pub(crate) struct Spread {
 
 impl Spread {
     /// Of at least one value.
-    fn of(values: impl Iterator<Item = f64>) -> Self {
+    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
         let (low, high) = (values.len().saturating_sub(1) / 2, values.len() / 2);
@@ -76,7 +76,7 @@ impl Spread {
         Self { median: f64::midpoint(at(low), at(high)), min: at(0), max: last }
     }
 
-    fn shown(self, digits: usize) -> String {
+    pub(crate) fn shown(self, digits: usize) -> String {
         let Self { median, min, max } = self;
         format!("{median:.digits$} ({min:.digits$} to {max:.digits$})")
     }
