@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use hyper::Request;
 use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
@@ -14,7 +15,7 @@ use super::payment::{Event, Provider, SandboxPayment, Succeeded};
 use super::problem::{KINDS, TYPES};
 use super::runs::{RunBody, RunsBody};
 use super::sale::SaleBody;
-use super::{Front, Reply, tagged};
+use super::{Front, Reply, tag_of, tagged};
 
 /// The contract changes with the program only.
 const CACHE: &str = "public, max-age=300";
@@ -46,14 +47,13 @@ fn kinds(schema: &mut schemars::Schema) {
 #[derive(Debug)]
 pub(crate) struct Contract {
     text: Bytes,
-    tag: String,
+    tag: HeaderValue,
 }
 
 impl Contract {
     pub(crate) fn of(front: &Front) -> Self {
         let text = document(&front.identity, &front.payment).to_string();
-        let tag = format!("\"{}\"", &blake3::hash(text.as_bytes()).to_hex()[..20]);
-        Self { text: text.into(), tag }
+        Self { tag: tag_of(text.as_bytes()), text: text.into() }
     }
 
     /// `GET /openapi.json`

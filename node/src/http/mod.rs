@@ -8,6 +8,7 @@ pub mod identity;
 pub mod live;
 pub mod orders;
 mod page;
+mod pages;
 pub mod payment;
 pub mod problem;
 pub mod runs;
@@ -67,6 +68,7 @@ pub struct Front {
 pub(crate) struct Shop {
     pub(crate) station: Rc<Station>,
     pub(crate) front: Front,
+    pub(crate) pages: pages::Pages,
     contract: contract::Contract,
 }
 
@@ -88,7 +90,7 @@ pub fn listen(
 ) -> std::io::Result<JoinHandle<()>> {
     let contract = contract::Contract::of(&front);
     let open = Rc::clone(&station.connections);
-    let shop = Rc::new(Shop { station, front, contract });
+    let shop = Rc::new(Shop { station, front, pages: pages::Pages::default(), contract });
     port::listen(listener, open, CONNECTIONS_MAX, move |peer| {
         let visit = Rc::new(Visit { shop: Rc::clone(&shop), peer });
         move |request| {
@@ -217,15 +219,22 @@ pub(crate) fn is_known(headers: &hyper::HeaderMap, tag: &str) -> bool {
     known.is_some_and(|k| k == "*" || k.split(',').any(same))
 }
 
+/// The strong tag of a content (RFC 9110 8.8.3).
+pub(crate) fn tag_of(content: &[u8]) -> HeaderValue {
+    let tag = format!("\"{}\"", &blake3::hash(content).to_hex()[..20]);
+    // Digits and quotes are a header's value; were they not, nothing would ever be known.
+    HeaderValue::try_from(tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+}
+
 /// The answer with its tag, or 304 if the client has it.
 pub(crate) fn tagged(
     headers: &hyper::HeaderMap,
-    tag: &str,
+    tag: &HeaderValue,
     cache: &'static str,
     content_type: &'static str,
     body: impl FnOnce() -> Bytes,
 ) -> Reply {
-    let mut answer = if is_known(headers, tag) {
+    let mut answer = if tag.to_str().is_ok_and(|tag| is_known(headers, tag)) {
         let mut answer = Reply::default();
         *answer.status_mut() = StatusCode::NOT_MODIFIED;
         answer
@@ -233,9 +242,7 @@ pub(crate) fn tagged(
         reply(StatusCode::OK, content_type, body())
     };
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
-    if let Ok(tag) = HeaderValue::from_str(tag) {
-        answer.headers_mut().insert(header::ETAG, tag);
-    }
+    answer.headers_mut().insert(header::ETAG, tag.clone());
     answer
 }
 

@@ -2,23 +2,19 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
 use hyper::Request;
 use hyper::body::Incoming;
 use inventory::definition::{Definition, StopTime, Timetable};
 use inventory::legs::Journey;
 use inventory::words::{ClassId, Millis, RunId};
 use schemars::JsonSchema;
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Serialize, Serializer};
 
 use super::orders::journey;
+use super::pages::Dated;
 use super::problem::Problem;
-use super::{Reply, Shop, tagged};
+use super::{Reply, Shop};
 use crate::station::World;
-
-/// Seconds for which a browser or CDN may answer for us.
-const MAX_AGE: &str = "public, max-age=3";
 
 /// A time as RFC 3339 in UTC, to the millisecond.
 pub(crate) fn time(at: Millis) -> String {
@@ -52,6 +48,18 @@ pub(crate) struct RunBody<'a> {
     as_of: String,
 }
 
+impl Dated for RunsBody<'_> {
+    fn date(&mut self, time: &str) {
+        self.runs.iter_mut().for_each(|run| run.date(time));
+    }
+}
+
+impl Dated for RunBody<'_> {
+    fn date(&mut self, time: &str) {
+        time.clone_into(&mut self.as_of);
+    }
+}
+
 /// A stop.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct StopBody<'a> {
@@ -60,9 +68,21 @@ pub(crate) struct StopBody<'a> {
     /// How people name it.
     name: &'a str,
     /// `HH:MM` from midnight of the run's date in the sale's time zone; may pass 24:00.
-    arrives: Option<String>,
+    #[schemars(with = "Option<String>")]
+    arrives: Option<Clock>,
     /// As `arrives`.
-    departs: Option<String>,
+    #[schemars(with = "Option<String>")]
+    departs: Option<Clock>,
+}
+
+/// Minutes from midnight.
+#[derive(Debug, Clone, Copy)]
+struct Clock(u16);
+
+impl Serialize for Clock {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("{:02}:{:02}", self.0 / 60, self.0 % 60))
+    }
 }
 
 /// A class, and what is free in it.
@@ -83,22 +103,23 @@ pub(crate) struct ClassBody<'a> {
 
 /// `GET /v1/runs?from=&to=&date=`
 pub(crate) fn list(shop: &Shop, request: &Request<Incoming>) -> Result<Reply, Problem> {
-    let asked = Asked::read(request.uri().query().unwrap_or(""))?;
     let world = shop.station.world.borrow();
-    let definition = world.pool().definition().ok_or_else(|| Problem::busy("starting"))?;
-    let as_of = shop.station.now().wall;
-    let mut runs = Vec::new();
-    for id in definition.run_ids() {
-        let Some(timetable) = definition.timetable(id) else { continue };
-        let run = &definition.runs[usize::from(id.0)];
-        if asked.date.as_ref().is_some_and(|date| *date != run.date) {
-            continue;
+    shop.pages.give(request, shop.station.now(), || {
+        let asked = Asked::read(request.uri().query().unwrap_or(""))?;
+        let definition = world.pool().definition().ok_or_else(|| Problem::busy("starting"))?;
+        let mut runs = Vec::new();
+        for id in definition.run_ids() {
+            let Some(timetable) = definition.timetable(id) else { continue };
+            let run = &definition.runs[usize::from(id.0)];
+            if asked.date.as_ref().is_some_and(|date| *date != run.date) {
+                continue;
+            }
+            // A run that does not serve the stops in this order is simply not in the list.
+            let Ok(journey) = asked.journey(timetable) else { continue };
+            runs.push(describe(&world, definition, id, journey)?);
         }
-        // A run that does not serve the stops in this order is simply not in the list.
-        let Ok(journey) = asked.journey(timetable) else { continue };
-        runs.push(describe(&world, definition, id, journey, as_of)?);
-    }
-    cached(request, &RunsBody { runs })
+        Ok(RunsBody { runs })
+    })
 }
 
 /// `GET /v1/runs/{train}/{date}?from=&to=`
@@ -108,19 +129,20 @@ pub(crate) fn one(
     train: &str,
     date: &str,
 ) -> Result<Reply, Problem> {
-    let asked = Asked::read(request.uri().query().unwrap_or(""))?;
-    if asked.date.is_some() {
-        return Err(Problem::invalid("date: the path has it"));
-    }
     let world = shop.station.world.borrow();
-    let definition = world.pool().definition().ok_or_else(|| Problem::busy("starting"))?;
-    let (train, date) = (decoded(train)?, decoded(date)?);
-    let id = definition.run(&train, &date);
-    let id = id.ok_or_else(|| Problem::no_such_trip(format!("no run {train}/{date}")))?;
-    let timetable = definition.timetable(id).ok_or_else(|| Problem::busy("starting"))?;
-    let journey = asked.journey(timetable)?;
-    let run = describe(&world, definition, id, journey, shop.station.now().wall)?;
-    cached(request, &run)
+    shop.pages.give(request, shop.station.now(), || {
+        let asked = Asked::read(request.uri().query().unwrap_or(""))?;
+        if asked.date.is_some() {
+            return Err(Problem::invalid("date: the path has it"));
+        }
+        let definition = world.pool().definition().ok_or_else(|| Problem::busy("starting"))?;
+        let (train, date) = (decoded(train)?, decoded(date)?);
+        let id = definition.run(&train, &date);
+        let id = id.ok_or_else(|| Problem::no_such_trip(format!("no run {train}/{date}")))?;
+        let timetable = definition.timetable(id).ok_or_else(|| Problem::busy("starting"))?;
+        let journey = asked.journey(timetable)?;
+        describe(&world, definition, id, journey)
+    })
 }
 
 /// The run of a query that may have one and nothing else.
@@ -184,7 +206,6 @@ fn describe<'a>(
     definition: &'a Definition,
     id: RunId,
     journey: Journey,
-    as_of: Millis,
 ) -> Result<RunBody<'a>, Problem> {
     let run = &definition.runs[usize::from(id.0)];
     let timetable = definition.timetable(id).ok_or_else(|| Problem::busy("starting"))?;
@@ -210,41 +231,15 @@ fn describe<'a>(
         withdrawn: run.withdrawn,
         opens: policy.and_then(|p| p.open).map(time),
         closes: policy.and_then(|p| p.close).map(time),
-        as_of: time(as_of),
+        as_of: String::new(),
     })
 }
 
 fn stop(stop: &StopTime) -> StopBody<'_> {
-    let clock = |minutes: Option<u16>| minutes.map(|m| format!("{:02}:{:02}", m / 60, m % 60));
     StopBody {
         code: &stop.code,
         name: &stop.name,
-        arrives: clock(stop.arrives),
-        departs: clock(stop.departs),
-    }
-}
-
-/// The answer with its ETag, or 304. The tag leaves the times out: it changes when a count does.
-pub(crate) fn cached<T: Serialize>(
-    request: &Request<Incoming>,
-    body: &T,
-) -> Result<Reply, Problem> {
-    let mut value = serde_json::to_value(body).map_err(|_| Problem::busy("answer"))?;
-    let text = Bytes::from(value.to_string());
-    forget_time(&mut value);
-    let tag = &blake3::hash(value.to_string().as_bytes()).to_hex()[..20];
-    let tag = format!("\"{tag}\"");
-    Ok(tagged(request.headers(), &tag, MAX_AGE, "application/json", || text))
-}
-
-fn forget_time(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.remove("asOf");
-            fields.remove("now");
-            fields.values_mut().for_each(forget_time);
-        }
-        Value::Array(items) => items.iter_mut().for_each(forget_time),
-        _ => {}
+        arrives: stop.arrives.map(Clock),
+        departs: stop.departs.map(Clock),
     }
 }

@@ -10,9 +10,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::identity::Identity;
+use super::pages::Dated;
 use super::payment::Provider;
 use super::problem::Problem;
-use super::runs::{cached, time};
+use super::runs::time;
 use super::{Reply, Shop};
 
 /// A sale.
@@ -107,38 +108,44 @@ fn state(policy: Option<&Policy>, now: Millis) -> State {
     }
 }
 
+impl Dated for SaleBody<'_> {
+    fn date(&mut self, time: &str) {
+        time.clone_into(&mut self.now);
+    }
+}
+
 /// `GET /v1/sale`
 pub(crate) fn describe(shop: &Shop, request: &Request<Incoming>) -> Result<Reply, Problem> {
-    let world = shop.station.world.borrow();
-    let definition = world.pool().definition().ok_or_else(|| Problem::busy("starting"))?;
-    let policy = world.pool().policy();
-    let now = shop.station.now().wall;
-    let mut seen = BTreeSet::new();
-    let all = definition.timetables.iter().flat_map(|t| &t.stops);
-    let stops = all.filter(|s| seen.insert(&s.code));
-    let stops = stops.map(|s| StopName { code: &s.code, name: &s.name }).collect();
-    let classes = definition.timetables.iter().flat_map(|t| &t.classes);
-    let body = SaleBody {
-        name: &shop.front.name,
-        currency: &definition.currency,
-        time_zone: &definition.time_zone,
-        state: state(policy, now),
-        opens: policy.and_then(|p| p.open).map(time),
-        closes: policy.and_then(|p| p.close).map(time),
-        now: time(now),
-        stops,
-        dates: definition.runs.iter().map(|r| r.date.as_str()).collect(),
-        classes: classes.map(|c| c.name.as_str()).collect(),
-        passengers_per_order: policy.map(|p| p.limits.passengers_per_order),
-        payment_seconds: policy.map(|p| p.limits.payment_ms / 1_000),
-        identity: match &shop.front.identity {
-            Identity::Header { name, .. } => IdentityBody::Header { header: name.as_str() },
-            Identity::Token(_) => IdentityBody::Token,
-        },
-        payment: match shop.front.payment {
-            Provider::Sandbox => PaymentBody::Sandbox,
-            Provider::Webhook(_) => PaymentBody::Webhook,
-        },
-    };
-    cached(request, &body)
+    let (world, now) = (shop.station.world.borrow(), shop.station.now());
+    shop.pages.give(request, now, || {
+        let definition = world.pool().definition().ok_or_else(|| Problem::busy("starting"))?;
+        let policy = world.pool().policy();
+        let mut seen = BTreeSet::new();
+        let all = definition.timetables.iter().flat_map(|t| &t.stops);
+        let stops = all.filter(|s| seen.insert(&s.code));
+        let stops = stops.map(|s| StopName { code: &s.code, name: &s.name }).collect();
+        let classes = definition.timetables.iter().flat_map(|t| &t.classes);
+        Ok(SaleBody {
+            name: &shop.front.name,
+            currency: &definition.currency,
+            time_zone: &definition.time_zone,
+            state: state(policy, now.wall),
+            opens: policy.and_then(|p| p.open).map(time),
+            closes: policy.and_then(|p| p.close).map(time),
+            now: String::new(),
+            stops,
+            dates: definition.runs.iter().map(|r| r.date.as_str()).collect(),
+            classes: classes.map(|c| c.name.as_str()).collect(),
+            passengers_per_order: policy.map(|p| p.limits.passengers_per_order),
+            payment_seconds: policy.map(|p| p.limits.payment_ms / 1_000),
+            identity: match &shop.front.identity {
+                Identity::Header { name, .. } => IdentityBody::Header { header: name.as_str() },
+                Identity::Token(_) => IdentityBody::Token,
+            },
+            payment: match shop.front.payment {
+                Provider::Sandbox => PaymentBody::Sandbox,
+                Provider::Webhook(_) => PaymentBody::Webhook,
+            },
+        })
+    })
 }
