@@ -26,18 +26,18 @@ mod sale;
 mod table;
 mod work;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use control::signature::OperatorKey;
 use e2e::error::output_of;
 use e2e::kafka::{VERSION as KAFKA, free_ports};
 use e2e::process::ProcessId;
 use e2e::{Error, KafkaCluster, Redis, Result};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use cpu::Threads;
 use guard::Recorded;
@@ -90,6 +90,17 @@ enum Act {
     },
 }
 
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum Workload {
+    /// One node that sells single seats.
+    Sales,
+    /// Answers that sell nothing.
+    Answers,
+    /// What needs no engines.
+    Dry,
+}
+
 #[derive(Debug, Args)]
 struct Run {
     /// How often each server has its turn.
@@ -104,6 +115,9 @@ struct Run {
     /// Orders of the log that is folded.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     replay: u32,
+    /// What to measure, of all that there is.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "sales,answers,dry")]
+    only: Vec<Workload>,
     /// Fail if the node is much slower, beside the ceiling, than is recorded; write nothing.
     #[arg(long)]
     guard: bool,
@@ -151,19 +165,16 @@ fn bench(run: &Run) -> Result<()> {
     if run.guard {
         return bench.guard(&house, &ceiling);
     }
-    let pairs = bench.pairs(&house, &ceiling, 0, &run.shares)?;
-    let summary = Summary::of(&pairs);
-    let answers = bench.answers(&house)?;
-    let dry = Dry::measured(run)?;
     let setting = setting(run);
-    let orders: u64 = pairs.iter().map(|p| p.judged).sum();
-    let kept = json!({"setting": setting, "summary": summary, "answers": answers, "dry": dry, "rounds": pairs});
+    println!("{}\n", described(&setting));
+    let mut kept = Map::from_iter([("setting".to_owned(), setting)]);
+    for workload in BTreeSet::from_iter(run.only.iter().copied()) {
+        let measured = bench.measure(workload, &house, &ceiling)?;
+        kept.insert(format!("{workload:?}").to_lowercase(), measured);
+    }
     let path = run.target.join("bench.json");
     let io = |source| Error::Io { what: path.display().to_string(), source };
-    std::fs::write(&path, format!("{kept:#}\n")).map_err(io)?;
-    println!("\n{}\n\n{}\n{dry}", described(&setting), summary.shown());
-    answers.iter().for_each(|told| println!("{told}"));
-    println!("The judge found nothing wrong in {orders} orders of {} ledgers.", pairs.len());
+    std::fs::write(&path, format!("{:#}\n", Value::Object(kept))).map_err(io)?;
     println!("{} written; {} s in all.", path.display(), begun.elapsed().as_secs());
     Ok(())
 }
@@ -265,6 +276,38 @@ impl Bench<'_> {
         sale.kill()?;
         house.judge("rehearsal")?;
         Ok(body)
+    }
+
+    /// Measures, shows, and returns what is worth keeping.
+    fn measure(
+        &mut self,
+        workload: Workload,
+        house: &House<'_>,
+        ceiling: &Ceiling,
+    ) -> Result<Value> {
+        Ok(match workload {
+            Workload::Sales => {
+                let pairs = self.pairs(house, ceiling, 0, &self.run.shares)?;
+                let summary = Summary::of(&pairs);
+                let orders: u64 = pairs.iter().map(|p| p.judged).sum();
+                println!("\n{}", summary.shown());
+                let ledgers = pairs.len();
+                println!(
+                    "The judge found nothing wrong in {orders} orders of {ledgers} ledgers.\n"
+                );
+                json!({"summary": summary, "rounds": pairs})
+            }
+            Workload::Answers => {
+                let answers = self.answers(house)?;
+                answers.iter().for_each(|told| println!("{told}"));
+                json!(answers)
+            }
+            Workload::Dry => {
+                let dry = Dry::measured(self.run)?;
+                println!("{dry}");
+                json!(dry)
+            }
+        })
     }
 
     /// Fails if every attempt is too far below what is recorded.

@@ -159,7 +159,7 @@ async fn route(visit: &Rc<Visit>, request: Request<Incoming>) -> Result<Reply, P
         (_, ["v1", "sale"]) if get => sale::describe(shop, &request),
         (_, ["v1", "runs"]) if get => runs::list(shop, &request),
         (_, ["v1", "runs", train, date]) if get => runs::one(shop, &request, train, date),
-        (&Method::POST, ["v1", "orders"]) => orders::place(visit, request).await,
+        (&Method::POST, ["v1", "orders"]) => Box::pin(orders::place(visit, request)).await,
         (_, ["v1", "orders"]) if get => Box::pin(orders::list(visit, &request)).await,
         (_, ["v1", "orders", id]) if get => Box::pin(orders::read(visit, &request, id)).await,
         (&Method::DELETE, ["v1", "orders", id]) => {
