@@ -61,6 +61,18 @@ impl Threads {
         Ok(Self(threads))
     }
 
+    /// What the threads of several processes have had so far.
+    ///
+    /// # Errors
+    /// When one of them is gone.
+    pub(crate) fn of_all(processes: &[ProcessId]) -> Result<Self> {
+        let mut all = Self::default();
+        for process in processes {
+            all.0.extend(Self::of(*process)?.0);
+        }
+        Ok(all)
+    }
+
     /// What they had since `before`.
     pub(crate) fn since(&self, before: &Self) -> Spent {
         let mut spent = Spent::default();

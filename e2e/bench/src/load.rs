@@ -6,8 +6,8 @@ use std::time::Duration;
 use e2e::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::sale::{ORDERS_PER_RUN, RUNS, STOPS};
-use crate::work::Site;
+use crate::sale::{ORDERS_PER_RUN, RUNS, STOPS, run_name};
+use crate::work::{Running, Site};
 
 /// wrk's threads: one would be its own limit before a server's.
 const THREADS: u32 = 2;
@@ -48,9 +48,74 @@ impl Seen {
         self.requests.saturating_sub(self.refused)
     }
 
+    /// Two crowds together. Of the latencies it is the worse one, since what both together stayed
+    /// below is not known.
+    pub(crate) fn with(&self, other: &Self) -> Self {
+        Self {
+            micros: self.micros.max(other.micros),
+            requests: self.requests + other.requests,
+            refused: self.refused + other.refused,
+            lost: self.lost + other.lost,
+            p50: self.p50.max(other.p50),
+            p90: self.p90.max(other.p90),
+            p99: self.p99.max(other.p99),
+            p999: self.p999.max(other.p999),
+            max: self.max.max(other.max),
+        }
+    }
+
     /// The same in a second.
     pub(crate) fn rate(&self) -> f64 {
         self.taken() as f64 * 1_000_000.0 / self.micros.max(1) as f64
+    }
+}
+
+/// How a crowd behaves.
+#[derive(Debug, Clone)]
+pub(crate) struct Manner {
+    /// Connections.
+    pub(crate) connections: u32,
+    /// Whether a connection serves for one request only.
+    pub(crate) closes: bool,
+    /// What is bought, in this order.
+    pub(crate) runs: Vec<String>,
+    /// How many runs are bought at the same time.
+    pub(crate) width: u16,
+    /// Whether each order is asked for twice.
+    pub(crate) twice: bool,
+    /// How often somebody looks at a run before an order.
+    pub(crate) looks: u32,
+    /// Orders that a run gets before the crowd goes on.
+    pub(crate) orders_per_run: u32,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self {
+            connections: CONNECTIONS,
+            closes: false,
+            runs: (0..RUNS).map(run_name).collect(),
+            width: 1,
+            twice: false,
+            looks: 0,
+            orders_per_run: ORDERS_PER_RUN,
+        }
+    }
+}
+
+impl Manner {
+    /// The script of wrk.
+    fn script(&self) -> String {
+        let Self { width, twice, looks, .. } = self;
+        let quoted = |(at, name): (usize, &String)| format!("[{at}]=\"{name}\"");
+        let runs: Vec<String> = self.runs.iter().enumerate().map(quoted).collect();
+        let extra = if self.closes { "Connection: close\\r\\n" } else { "" };
+        format!(
+            "local STOPS, WIDTH, TWICE, LOOKS = {STOPS}, {width}, {twice}, {looks}\n\
+             local EXTRA, HOW_MANY, RUNS = \"{extra}\", {}, {{{}}}\n{SCRIPT}\n{REPORT}",
+            runs.len(),
+            runs.join(",")
+        )
     }
 }
 
@@ -58,6 +123,9 @@ impl Seen {
 #[derive(Debug, Clone)]
 pub(crate) struct Crowd {
     script: PathBuf,
+    connections: u32,
+    runs: usize,
+    orders_per_run: u32,
 }
 
 /// Which runs a crowd buys first.
@@ -74,17 +142,13 @@ impl Crowd {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(crate) fn new(site: &Site) -> Result<Self> {
-        Self::of(site, RUNS)
-    }
-
-    /// A crowd that wants the first few runs only.
-    ///
-    /// # Errors
-    /// When the script cannot be written.
-    pub(crate) fn of(site: &Site, runs: u16) -> Result<Self> {
-        let script = format!("local STOPS, RUNS = {STOPS}, {runs}\n{SCRIPT}\n{REPORT}");
-        Ok(Self { script: site.write(&format!("orders-{runs}.lua"), script)? })
+    pub(crate) fn new(site: &Site, name: &str, manner: &Manner) -> Result<Self> {
+        Ok(Self {
+            script: site.write(&format!("{name}.lua"), manner.script())?,
+            connections: manner.connections,
+            runs: manner.runs.len(),
+            orders_per_run: manner.orders_per_run,
+        })
     }
 
     /// People who look at one page and buy nothing.
@@ -93,7 +157,8 @@ impl Crowd {
     /// When the script cannot be written.
     pub(crate) fn looking_at(site: &Site, name: &str, path: &str) -> Result<Self> {
         let script = format!("wrk.path = \"{path}\"\n\n{REPORT}");
-        Ok(Self { script: site.write(&format!("{name}.lua"), script)? })
+        let script = site.write(&format!("{name}.lua"), script)?;
+        Ok(Self { script, connections: CONNECTIONS, runs: 1, orders_per_run: 1 })
     }
 
     /// Buys for so many seconds.
@@ -108,19 +173,54 @@ impl Crowd {
         seconds: u32,
         begin: Begin,
     ) -> Result<Seen> {
+        self.start(site, log, port, seconds, begin)?.seen(site)
+    }
+
+    /// Begins to buy for so many seconds.
+    ///
+    /// # Errors
+    /// When wrk is missing.
+    pub(crate) fn start(
+        &self,
+        site: &Site,
+        log: &str,
+        port: u16,
+        seconds: u32,
+        begin: Begin,
+    ) -> Result<Buying> {
         let (tag, first, step) = match begin {
             Begin::First => ("b", 0, "1"),
-            Begin::Last => ("w", RUNS - 1, "-1"),
+            Begin::Last => ("w", self.runs - 1, "-1"),
         };
         let launch = site.launch(log, "wrk".as_ref());
         let launch = launch
-            .args(["-t", &THREADS.to_string(), "-c", &CONNECTIONS.to_string()])
+            .args(["-t", &THREADS.to_string(), "-c", &self.connections.to_string()])
             .args(["-d", &format!("{seconds}s"), "--timeout", "5s", "-s"])
             .args([&self.script])
-            .args([&format!("http://127.0.0.1:{port}"), "--", tag, &first.to_string(), step])
-            .args([(ORDERS_PER_RUN / THREADS).to_string()]);
+            .args([&format!("http://127.0.0.1:{port}"), "--"])
+            // Buyers of two nodes are different people.
+            .args([&format!("{tag}{port}-"), &first.to_string(), step])
+            .args([(self.orders_per_run / THREADS).to_string()]);
         let patience = PATIENCE + Duration::from_secs(seconds.into());
-        let said = site.run(log, launch, patience)?;
+        Ok(Buying { wrk: Running::start(launch)?, log: log.to_owned(), patience })
+    }
+}
+
+/// A crowd at a counter.
+#[derive(Debug)]
+pub(crate) struct Buying {
+    wrk: Running,
+    log: String,
+    patience: Duration,
+}
+
+impl Buying {
+    /// What it saw, when it has ended.
+    ///
+    /// # Errors
+    /// When it does not end, or says no figures.
+    pub(crate) fn seen(self, site: &Site) -> Result<Seen> {
+        let said = site.ended(&self.wrk, &self.log, self.patience)?;
         let seen = said.lines().rev().find_map(|line| serde_json::from_str(line).ok());
         seen.ok_or_else(|| {
             Error::Refused(format!("wrk (Debian's package wrk) said no figures:\n{said}"))

@@ -4,6 +4,7 @@
 //! - [`answers`]: what sells nothing.
 //! - [`sale`]: a ledger, a node, and its operator.
 //! - [`load`]: wrk and its buyers.
+//! - [`variants`]: other crowds.
 //! - [`replay`], [`packing`]: what needs no engines.
 //! - [`cpu`]: whose processor time it was.
 //! - [`guard`]: whether it became slower.
@@ -24,6 +25,7 @@ mod packing;
 mod replay;
 mod sale;
 mod table;
+mod variants;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,11 +44,11 @@ use serde_json::{Map, Value, json};
 use cpu::Threads;
 use guard::Recorded;
 use inventory::definition::Definition;
-use load::{Begin, Crowd, Seen};
+use load::{Begin, Buying, Crowd, Manner, Seen};
 use packing::Packed;
 use replay::Replayed;
-use sale::{House, Sale};
-use table::{Pair, Shot, Summary};
+use sale::{House, Node, Sale, Terms};
+use table::{Compared, Pair, Shot, Summary};
 use work::{Running, Site, Stop};
 
 // As in the node, so that both pay the same for memory.
@@ -55,6 +57,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Of a server that only has to bind a port.
 const START_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Until code and caches are warm.
+const WARM_UP_SECONDS: u32 = 1;
 
 /// Processors that others may use on a machine that counts as quiet.
 const QUIET_CORES: f64 = 0.15;
@@ -97,6 +102,8 @@ enum Workload {
     Sales,
     /// Answers that sell nothing.
     Answers,
+    /// The same with other crowds.
+    Variants,
     /// What needs no engines.
     Dry,
 }
@@ -156,10 +163,13 @@ fn bench(run: &Run) -> Result<()> {
     let kafka = KafkaCluster::start(1)?;
     let redis = Redis::start()?;
     let key = OperatorKey::from_seed(&seed()?);
-    let house = House { site: &site, kafka: kafka.bootstrap(), redis: redis.address(), key };
+    let redis_at = redis.address();
+    let house =
+        House { site: &site, kafka: kafka.bootstrap(), replicas: 1, redis: redis_at, key: &key };
     let engines = [kafka.process(0), redis.process()].into_iter().flatten().collect();
     let quiet_left = Duration::from_secs(run.wait_for_quiet);
-    let mut bench = Bench { run, site: &site, crowd: Crowd::new(&site)?, engines, quiet_left };
+    let crowd = Crowd::new(&site, "orders", &Manner::default())?;
+    let mut bench = Bench { run, site: &site, crowd, engines, quiet_left };
     let body = bench.rehearse(&house)?;
     let ceiling = Ceiling::start(&site, &body)?;
     if run.guard {
@@ -196,7 +206,8 @@ impl Dry {
     fn measured(run: &Run) -> Result<Self> {
         let replayed = replay::replay(run.replay, run.rounds)?;
         let packed = PACKED_SHARES.into_iter().map(|shares| {
-            let definition = Definition::try_from(sale::definition("packing", shares));
+            let definition = sale::definition("packing", Terms::of(shares));
+            let definition = Definition::try_from(definition);
             let definition = definition.map_err(|e| Error::Refused(e.to_string()))?;
             Ok(packing::packed(&definition, 1))
         });
@@ -228,21 +239,22 @@ impl std::fmt::Display for Dry {
 struct Ceiling {
     server: Running,
     port: u16,
+    body: String,
 }
 
 impl Ceiling {
     fn start(site: &Site, body: &str) -> Result<Self> {
         let io = |source| Error::Io { what: "this program's own path".to_owned(), source };
         let port = free_ports(1)?;
-        let body = site.write("answer.json", body)?;
+        let file = site.write("answer.json", body)?;
         let launch = site.launch("ceiling.log", &std::env::current_exe().map_err(io)?);
         let launch = launch.args(["--programs", ".", "ceiling", "--port", &port.to_string()]);
-        let server = Running::start(launch.args(["--body".as_ref(), body.as_os_str()]))?;
+        let server = Running::start(launch.args(["--body".as_ref(), file.as_os_str()]))?;
         site.until("the ceiling", START_PATIENCE, "see ceiling.log", || {
             let there = std::net::TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port));
             Ok(there.is_ok().then_some(()))
         })?;
-        Ok(Self { server, port })
+        Ok(Self { server, port, body: body.to_owned() })
     }
 }
 
@@ -254,6 +266,9 @@ struct Bench<'a> {
     engines: Vec<ProcessId>,
     quiet_left: Duration,
 }
+
+/// What nodes count: name and labels to value.
+type Counted = BTreeMap<String, u64>;
 
 /// Who had used how much when.
 struct Look {
@@ -270,9 +285,9 @@ impl Bench<'_> {
     /// A sale that does not count: it warms the broker's compiler up, and shows what a real
     /// answer looks like.
     fn rehearse(&self, house: &House<'_>) -> Result<String> {
-        let sale = house.open("rehearsal", 1)?;
+        let sale = house.open("rehearsal", Terms::of(1))?;
         let body = sale.buy_one()?;
-        self.crowd.buy(self.site, "rehearsal.wrk.log", sale.port, 3, Begin::First)?;
+        self.crowd.buy(self.site, "rehearsal.wrk.log", sale.first().port, 3, Begin::First)?;
         sale.kill()?;
         house.judge("rehearsal")?;
         Ok(body)
@@ -299,8 +314,13 @@ impl Bench<'_> {
             }
             Workload::Answers => {
                 let answers = self.answers(house)?;
-                answers.iter().for_each(|told| println!("{told}"));
+                println!("{}", Compared::shown(&answers));
                 json!(answers)
+            }
+            Workload::Variants => {
+                let variants = self.variants(house, &ceiling.body)?;
+                println!("{}", Compared::shown(&variants));
+                json!(variants)
             }
             Workload::Dry => {
                 let dry = Dry::measured(self.run)?;
@@ -358,58 +378,93 @@ impl Bench<'_> {
     ) -> Result<Pair> {
         let name = format!("round-{round}-shares-{shares}");
         let crowd = self.crowd.clone();
-        let without =
-            self.window(&format!("{name}.ceiling"), &crowd, ceiling.server.0, ceiling.port)?;
-        let sale = house.open(&name, shares)?;
+        let without = self.asked(&format!("{name}.ceiling"), &crowd, ceiling)?;
+        let (node, judged) = self.sold(house, &name, Terms::of(shares), &[&crowd])?;
+        node.only_sales(&name)?;
+        Ok(Pair { round, shares, ceiling: without, node, judged })
+    }
+
+    /// The ceiling's turn.
+    fn asked(&mut self, name: &str, crowd: &Crowd, ceiling: &Ceiling) -> Result<Shot> {
+        self.window(name, &[ceiling.server.0], &[(crowd, ceiling.port)])
+    }
+
+    /// A sale's turn, with a crowd before each of its nodes, and how many orders the judge found
+    /// in its ledger: at least those that were answered.
+    fn sold(
+        &mut self,
+        house: &House<'_>,
+        name: &str,
+        terms: Terms,
+        crowds: &[&Crowd],
+    ) -> Result<(Shot, u64)> {
+        let sale = house.open(name, terms)?;
         sale.buy_one()?;
-        let node = self.sell(&sale)?;
-        let answered = node.0;
+        let (answered, shot) = self.sell(&sale, crowds)?;
         sale.kill()?;
-        let judged = house.judge(&name)?.orders;
+        let judged = house.judge(name)?.orders;
         if judged < answered {
             let message = format!("{name}: {answered} orders were answered, {judged} are kept");
             return Err(Error::Refused(message));
         }
-        Ok(Pair { round, shares, ceiling: without, node: node.1, judged })
+        Ok((shot, judged))
     }
 
-    /// Warm-up and window of a node; also how many buyers have heard "yes" in both.
-    fn sell(&mut self, sale: &Sale<'_>) -> Result<(u64, Shot)> {
+    /// Warm-up and window of a sale; also how many of its orders were answered in both.
+    fn sell(&mut self, sale: &Sale<'_>, crowds: &[&Crowd]) -> Result<(u64, Shot)> {
         let name = sale.name();
-        let log = format!("{name}.warm-up.wrk.log");
-        let crowd = self.crowd.clone();
-        let warm = crowd.buy(self.site, &log, sale.port, 1, Begin::Last)?;
-        let before = sale.metrics()?;
-        let mut shot = self.window(name, &crowd, sale.node.0, sale.port)?;
-        let after = sale.metrics()?;
+        let at: Vec<(&Crowd, u16)> =
+            crowds.iter().zip(&sale.nodes).map(|(crowd, node)| (*crowd, node.port)).collect();
+        self.buy(&format!("{name}.warm-up"), &at, WARM_UP_SECONDS, Begin::Last)?;
+        let servers: Vec<ProcessId> = sale.nodes.iter().map(Node::id).collect();
+        let before = counted(sale)?;
+        let mut shot = self.window(name, &servers, &at)?;
+        let after = counted(sale)?;
         shot.counted = since(&after, &before);
-        shot.done = shot.counted.get("answers_total{kind=\"written\"}").copied().unwrap_or(0);
-        // An answer that says yes and is no new order, 200 for a key that is known, is no sale.
-        if shot.seen.taken() > shot.done {
-            let message = format!("{name}: {} took, {} were sold", shot.seen.taken(), shot.done);
-            return Err(Error::Refused(message));
-        }
-        Ok((warm.taken() + shot.seen.taken(), shot))
+        shot.done = written(&shot.counted);
+        Ok((written(&after), shot))
     }
 
-    /// Load on a server for as long as was asked for.
-    fn window(&mut self, name: &str, crowd: &Crowd, server: ProcessId, port: u16) -> Result<Shot> {
+    /// Crowds that buy at the same time, each before a port of its own.
+    fn buy(
+        &self,
+        name: &str,
+        crowds: &[(&Crowd, u16)],
+        seconds: u32,
+        begin: Begin,
+    ) -> Result<Seen> {
+        let start = |(crowd, port): &(&Crowd, u16)| {
+            crowd.start(self.site, &format!("{name}.{port}.wrk.log"), *port, seconds, begin)
+        };
+        let buying: Vec<Buying> = crowds.iter().map(start).collect::<Result<_>>()?;
+        let seen: Vec<Seen> =
+            buying.into_iter().map(|b| b.seen(self.site)).collect::<Result<_>>()?;
+        let all = seen.into_iter().reduce(|all, one| all.with(&one));
+        all.ok_or_else(|| Error::Refused(format!("{name}: nobody buys")))
+    }
+
+    /// Load on servers for as long as was asked for.
+    fn window(
+        &mut self,
+        name: &str,
+        servers: &[ProcessId],
+        crowds: &[(&Crowd, u16)],
+    ) -> Result<Shot> {
         self.wait_for_quiet()?;
-        let before = self.look(server)?;
-        let log = format!("{name}.wrk.log");
-        let seen = crowd.buy(self.site, &log, port, self.run.seconds, Begin::First)?;
-        let after = self.look(server)?;
+        let before = self.look(servers)?;
+        let seen = self.buy(name, crowds, self.run.seconds, Begin::First)?;
+        let after = self.look(servers)?;
         Ok(after.shot(&before, seen))
     }
 
-    fn look(&self, server: ProcessId) -> Result<Look> {
+    fn look(&self, servers: &[ProcessId]) -> Result<Look> {
         let own = ProcessId::of(i32::try_from(std::process::id()).unwrap_or(0));
         Ok(Look {
             at: Instant::now(),
             busy: cpu::busy()?,
             ended: cpu::ended_children()?,
-            server: Threads::of(server)?,
-            resident: cpu::resident(server)?,
+            server: Threads::of_all(servers)?,
+            resident: servers.iter().map(|s| cpu::resident(*s)).sum::<Result<_>>()?,
             engines: self.engines.iter().map(|e| Threads::of(*e)).collect::<Result<_>>()?,
             own: own.map_or_else(|| Ok(Threads::default()), Threads::of)?,
         })
@@ -459,7 +514,23 @@ impl Look {
     }
 }
 
-fn since(after: &BTreeMap<String, u64>, before: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+/// What all nodes of a sale have counted.
+fn counted(sale: &Sale<'_>) -> Result<Counted> {
+    let mut all = Counted::new();
+    for node in &sale.nodes {
+        for (name, count) in node.metrics()? {
+            *all.entry(name).or_default() += count;
+        }
+    }
+    Ok(all)
+}
+
+/// New orders, by the nodes' own words.
+fn written(counted: &Counted) -> u64 {
+    counted.get("answers_total{kind=\"written\"}").copied().unwrap_or(0)
+}
+
+fn since(after: &Counted, before: &Counted) -> Counted {
     let then = |name: &String| before.get(name).copied().unwrap_or(0);
     after.iter().map(|(name, now)| (name.clone(), now.saturating_sub(then(name)))).collect()
 }

@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn one_share_sells_what_an_undivided_allocator_sells_when_it_has_all_blocks() {
-        let mut definition = sale::definition("packing", 1);
+        let mut definition = sale::definition("packing", sale::Terms::of(1));
         definition.buffer_percent = 0;
         let packed = packed(&Definition::try_from(definition).unwrap(), 1);
         assert_eq!(packed.divided, packed.undivided);

@@ -1,5 +1,5 @@
-//! A sale with one real node, founded and led as the operator does it: `node init` twice, the
-//! node's own `serve`, then signed postings to its control port.
+//! A sale with real nodes, founded and led as the operator does it: `node init` twice, each
+//! node's own `serve`, then signed postings to a control port.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,6 +17,7 @@ use control::report::{NodeState, Report, ShareState};
 use control::signature::{HEADER, OperatorKey, Request as Signed};
 use control::{PLAN_PATH, REPORT_PATH};
 use e2e::kafka::free_ports;
+use e2e::process::ProcessId;
 use e2e::{Error, Result};
 use inventory::definition::homes_of;
 use inventory::words::Millis;
@@ -36,8 +37,8 @@ pub(crate) const RUNS: u16 = 256;
 pub(crate) const ORDERS_PER_RUN: u32 = 1_600;
 
 const SEATS_PER_COACH: u16 = 100;
+const DATE: &str = "2027-02-01";
 const SALE: &str = "bench/hot";
-const NODE: &str = "node-1";
 const BUYER_HEADER: &str = "X-Buyer-Id";
 
 /// A broker that is still warming up has founded a topic within two seconds.
@@ -56,8 +57,60 @@ const JUDGE_PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct House<'a> {
     pub(crate) site: &'a Site,
     pub(crate) kafka: String,
+    /// Brokers that keep each record; all but one of them must have it.
+    pub(crate) replicas: u8,
     pub(crate) redis: String,
-    pub(crate) key: OperatorKey,
+    pub(crate) key: &'a OperatorKey,
+}
+
+/// What is sold by how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// Shares of the ledger. The nodes own them in turn.
+    pub(crate) shares: u16,
+    /// Nodes.
+    pub(crate) nodes: u16,
+    /// Runs, of which each has [`SEATS`].
+    pub(crate) runs: u16,
+    /// On how many shares a run lives; none for as many as the operator would choose.
+    pub(crate) homes: Option<u16>,
+}
+
+impl Terms {
+    /// One node that owns all shares.
+    pub(crate) fn of(shares: u16) -> Self {
+        Self { shares, nodes: 1, runs: RUNS, homes: None }
+    }
+}
+
+/// A node of a sale.
+#[derive(Debug)]
+pub(crate) struct Node {
+    name: String,
+    process: Running,
+    /// Where buyers connect.
+    pub(crate) port: u16,
+    control: u16,
+}
+
+impl Node {
+    /// The process.
+    pub(crate) fn id(&self) -> ProcessId {
+        self.process.0
+    }
+
+    /// What the node has counted so far: name and labels to value.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(crate) fn metrics(&self) -> Result<BTreeMap<String, u64>> {
+        let (_, text) = request(self.port, "GET", "/metrics", &[], &[])?;
+        let line = |line: &str| {
+            let (name, value) = line.strip_prefix("stationmaster_")?.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        };
+        Ok(text.lines().filter_map(line).collect())
+    }
 }
 
 /// A sale that is open.
@@ -65,11 +118,8 @@ pub(crate) struct House<'a> {
 pub(crate) struct Sale<'a> {
     house: &'a House<'a>,
     name: String,
-    /// The node.
-    pub(crate) node: Running,
-    /// Where buyers connect.
-    pub(crate) port: u16,
-    control: u16,
+    /// At least one.
+    pub(crate) nodes: Vec<Node>,
 }
 
 /// What the judge found in a ledger.
@@ -80,22 +130,24 @@ pub(crate) struct Judged {
 }
 
 impl House<'_> {
-    /// Founds a ledger of its own, starts a node, and opens the sale.
+    /// Founds a ledger of its own, starts nodes, and opens the sale.
     ///
     /// # Errors
     /// When one of these steps fails or takes too long.
-    pub(crate) fn open(&self, name: &str, shares: u16) -> Result<Sale<'_>> {
-        let topics = self.found(name, shares, Step::Topics, None)?;
-        let founded = self.found(name, shares, Step::Genesis, Some(&topics.topic_id))?;
-        let sale = self.serve(name, &founded.topic_id)?;
-        sale.lead(shares)?;
+    pub(crate) fn open(&self, name: &str, terms: Terms) -> Result<Sale<'_>> {
+        let topics = self.found(name, terms, Step::Topics, None)?;
+        let founded = self.found(name, terms, Step::Genesis, Some(&topics.topic_id))?;
+        let serve = |number| self.serve(name, number, &founded.topic_id);
+        let nodes = (1..=terms.nodes).map(serve).collect::<Result<_>>()?;
+        let sale = Sale { house: self, name: name.to_owned(), nodes };
+        sale.lead(terms)?;
         Ok(sale)
     }
 
     fn found(
         &self,
         name: &str,
-        shares: u16,
+        terms: Terms,
         step: Step,
         topic_id: Option<&String>,
     ) -> Result<Founded> {
@@ -105,13 +157,13 @@ impl House<'_> {
             topic: name.to_owned(),
             board_topic: board(name),
             kafka: Kafka { bootstrap_servers: self.kafka.clone() },
-            partitions: shares + 1,
-            replicas: 1,
-            min_in_sync_replicas: 1,
+            partitions: terms.shares + 1,
+            replicas: self.replicas,
+            min_in_sync_replicas: self.replicas.saturating_sub(1).max(1),
             topic_id: topic_id.cloned(),
             genesis_hash: None,
             timeout_ms: FOUNDING_MS,
-            definition: definition(name, shares),
+            definition: definition(name, terms),
         };
         let config = self.site.write(&format!("{name}.{step}.json"), json(&config)?)?;
         let report = config.with_extension("report");
@@ -127,7 +179,7 @@ impl House<'_> {
         }
     }
 
-    fn serve(&self, name: &str, topic_id: &str) -> Result<Sale<'_>> {
+    fn serve(&self, name: &str, number: u16, topic_id: &str) -> Result<Node> {
         let port = free_ports(2)?;
         let config = NodeConfig {
             version: VERSION,
@@ -148,11 +200,12 @@ impl House<'_> {
             origins: Vec::new(),
             operator_key: self.key.public().to_string(),
         };
-        let config = self.site.write(&format!("{name}.node.json"), json(&config)?)?;
-        let launch = self.site.launch(&format!("{name}.node.log"), &self.site.program("node")?);
+        let node = node_name(number);
+        let config = self.site.write(&format!("{name}.{node}.json"), json(&config)?)?;
+        let launch = self.site.launch(&format!("{name}.{node}.log"), &self.site.program("node")?);
         let launch = launch.args(["serve".as_ref(), "--config".as_ref(), config.as_os_str()]);
-        let node = Running::start(launch.args(["--name", NODE, "--ip", "127.0.0.1"]))?;
-        Ok(Sale { house: self, name: name.to_owned(), node, port, control: port + 1 })
+        let process = Running::start(launch.args(["--name", &node, "--ip", "127.0.0.1"]))?;
+        Ok(Node { name: node, process, port, control: port + 1 })
     }
 
     /// Lets the checker judge a sale's ledger.
@@ -181,28 +234,40 @@ impl Sale<'_> {
         &self.name
     }
 
-    /// Plays the operator until all shares sell.
-    fn lead(&self, shares: u16) -> Result<()> {
-        let ready = |report: &Report| report.state == NodeState::Ready;
-        self.wait("a node that is ready", ready)?;
-        let nodes = (1..=shares).map(|share| (share, NODE.to_owned())).collect();
-        self.post(Record::Assign(Assign { version: 1, nodes, evict: BTreeMap::new() }))?;
-        self.post(Record::Policy(policy()))?;
-        self.wait("a node that sells all shares", |report| {
-            let selling = report.shares.iter().filter(|s| s.state == ShareState::Selling);
-            selling.count() == usize::from(shares) && report.pool.policy_version == 1
-        })
+    /// The node that buyers ask unless they know better.
+    pub(crate) fn first(&self) -> &Node {
+        &self.nodes[0]
     }
 
-    fn wait(&self, what: &str, enough: impl Fn(&Report) -> bool) -> Result<()> {
+    /// Plays the operator until all shares sell.
+    fn lead(&self, terms: Terms) -> Result<()> {
+        let owner = |share: u16| node_name((share - 1) % terms.nodes + 1);
+        let nodes: BTreeMap<u16, String> = (1..=terms.shares).map(|s| (s, owner(s))).collect();
+        for node in &self.nodes {
+            self.wait(node, "a node that is ready", |report| report.state == NodeState::Ready)?;
+        }
+        let evict = BTreeMap::new();
+        self.post(Record::Assign(Assign { version: 1, nodes: nodes.clone(), evict }))?;
+        self.post(Record::Policy(policy()))?;
+        for node in &self.nodes {
+            let owned = nodes.values().filter(|owner| **owner == node.name).count();
+            self.wait(node, "a node that sells all its shares", |report| {
+                let selling = report.shares.iter().filter(|s| s.state == ShareState::Selling);
+                selling.count() == owned && report.pool.policy_version == 1
+            })?;
+        }
+        Ok(())
+    }
+
+    fn wait(&self, node: &Node, what: &str, enough: impl Fn(&Report) -> bool) -> Result<()> {
         let site = self.house.site;
-        let log = site.folder.join(format!("{}.node.log", self.name));
+        let log = site.folder.join(format!("{}.{}.log", self.name, node.name));
         site.until(what, START_PATIENCE, &format!("see {}", log.display()), || {
-            if !self.node.0.alive() {
+            if !node.id().alive() {
                 let said = fs::read_to_string(&log).unwrap_or_default();
-                return Err(Error::Refused(format!("the node ended:\n{said}")));
+                return Err(Error::Refused(format!("a node ended:\n{said}")));
             }
-            let answer = self.signed("GET", REPORT_PATH, &[]);
+            let answer = self.signed(node, "GET", REPORT_PATH, &[]);
             let report = answer.ok().and_then(|(_, body)| serde_json::from_str(&body).ok());
             Ok(report.filter(&enough).map(drop))
         })
@@ -211,18 +276,18 @@ impl Sale<'_> {
     fn post(&self, record: Record) -> Result<()> {
         let reason = "a bench begins".to_owned();
         let posting = Posting { operator: "bench".to_owned(), reason, record };
-        match self.signed("POST", PLAN_PATH, &json(&posting)?)? {
+        match self.signed(self.first(), "POST", PLAN_PATH, &json(&posting)?)? {
             (200, _) => Ok(()),
             (status, body) => Err(Error::Refused(format!("a posting: {status} {body}"))),
         }
     }
 
-    fn signed(&self, method: &str, path: &str, body: &[u8]) -> Result<(u16, String)> {
-        let signed = Signed { method, path, body, sale: SALE, node: NODE };
+    fn signed(&self, node: &Node, method: &str, path: &str, body: &[u8]) -> Result<(u16, String)> {
+        let signed = Signed { method, path, body, sale: SALE, node: &node.name };
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
         let signature = self.house.key.sign(now, &signed);
-        request(self.control, method, path, &[(HEADER, &signature)], body)
+        request(node.control, method, path, &[(HEADER, &signature)], body)
     }
 
     /// Buys one ticket, as soon as that is possible; the body of the answer.
@@ -230,16 +295,16 @@ impl Sale<'_> {
     /// # Errors
     /// When nobody sells one.
     pub(crate) fn buy_one(&self) -> Result<String> {
-        let last_run = RUNS - 1;
+        let run = run_name(RUNS - 1);
         let body = format!(
-            r#"{{"run":"H{last_run:04}/2027-02-01","from":"T03","to":"T10","class":"Second",
+            r#"{{"run":"{run}","from":"T03","to":"T10","class":"Second",
             "passengers":[{{"document":"first0-1000000"}}]}}"#
         );
         let headers = [(BUYER_HEADER, "first0-1000000"), ("Idempotency-Key", "first0-1000000")];
         let mut last = String::new();
         let site = self.house.site;
         let bought = site.until("a first ticket", START_PATIENCE, "see the node's log", || {
-            match request(self.port, "POST", "/v1/orders", &headers, body.as_bytes())? {
+            match request(self.first().port, "POST", "/v1/orders", &headers, body.as_bytes())? {
                 (201, body) => Ok(Some(body)),
                 (status, body) => {
                     last = format!("{status} {body}");
@@ -266,7 +331,8 @@ impl Sale<'_> {
             let headers = [(BUYER_HEADER, name.as_str()), ("Idempotency-Key", name.as_str())];
             let site = self.house.site;
             answer = site.until("an answer", START_PATIENCE, "see the node's log", || {
-                let answer = request(self.port, "POST", "/v1/orders", &headers, body.as_bytes())?;
+                let answer =
+                    request(self.first().port, "POST", "/v1/orders", &headers, body.as_bytes())?;
                 Ok((answer.0 != 503).then_some(answer))
             })?;
         }
@@ -281,32 +347,32 @@ impl Sale<'_> {
     /// # Errors
     /// When it is not there.
     pub(crate) fn page(&self, path: &str) -> Result<String> {
-        match request(self.port, "GET", path, &[], &[])? {
+        match request(self.first().port, "GET", path, &[], &[])? {
             (200, body) => Ok(body),
             (status, body) => Err(Error::Refused(format!("{path}: {status} {body}"))),
         }
     }
 
-    /// What the node has counted so far: name and labels to value.
+    /// Ends the nodes without a word: what they have answered must be in the ledger all the same.
     ///
     /// # Errors
-    /// When it does not answer.
-    pub(crate) fn metrics(&self) -> Result<BTreeMap<String, u64>> {
-        let (_, text) = request(self.port, "GET", "/metrics", &[], &[])?;
-        let line = |line: &str| {
-            let (name, value) = line.strip_prefix("stationmaster_")?.rsplit_once(' ')?;
-            Some((name.to_owned(), value.parse().ok()?))
-        };
-        Ok(text.lines().filter_map(line).collect())
-    }
-
-    /// Ends the node without a word: what it has answered must be in the ledger all the same.
-    ///
-    /// # Errors
-    /// When it does not end.
+    /// When one does not end.
     pub(crate) fn kill(self) -> Result<()> {
-        self.node.kill()
+        self.nodes.into_iter().try_for_each(|node| node.process.kill())
     }
+}
+
+fn node_name(number: u16) -> String {
+    format!("node-{number}")
+}
+
+/// How an order names a run.
+pub(crate) fn run_name(at: u16) -> String {
+    format!("{}/{DATE}", train(at))
+}
+
+fn train(at: u16) -> String {
+    format!("H{at:04}")
 }
 
 fn board(name: &str) -> String {
@@ -317,8 +383,8 @@ fn json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|error| Error::Refused(format!("a configuration: {error}")))
 }
 
-/// What is sold: [`RUNS`] runs of one timetable with [`SEATS`] seats each.
-pub(crate) fn definition(name: &str, shares: u16) -> Definition {
+/// What is sold: runs of one timetable with [`SEATS`] seats each.
+pub(crate) fn definition(name: &str, terms: Terms) -> Definition {
     let stop = |at: u8| {
         let minute = 360 + 20 * u16::from(at);
         let (first, last) = (at == 0, at + 1 == STOPS);
@@ -342,10 +408,10 @@ pub(crate) fn definition(name: &str, shares: u16) -> Definition {
         classes: vec![Class { name: "Second".to_owned(), fare }],
         coaches: (0..SEATS / SEATS_PER_COACH).map(coach).collect(),
     };
-    let homes = homes_of(SEATS.into(), shares);
+    let homes = terms.homes.unwrap_or_else(|| homes_of(SEATS.into(), terms.shares));
     let run = |at: u16| Run {
-        train: format!("H{at:04}"),
-        date: "2027-02-01".to_owned(),
+        train: train(at),
+        date: DATE.to_owned(),
         timetable: 0,
         homes,
         withdrawn: false,
@@ -354,12 +420,12 @@ pub(crate) fn definition(name: &str, shares: u16) -> Definition {
         ledger: name.to_owned(),
         currency: "EUR".to_owned(),
         time_zone: "UTC".to_owned(),
-        shares,
+        shares: terms.shares,
         // What a TrainSale has by default, as are the limits below.
         buffer_percent: 20,
         block_seats: 8,
         timetables: vec![timetable],
-        runs: (0..RUNS).map(run).collect(),
+        runs: (0..terms.runs).map(run).collect(),
     }
 }
 
@@ -417,7 +483,7 @@ mod tests {
     #[test]
     fn what_is_sold_can_be_sold() {
         for shares in [1, 16] {
-            let definition = definition("bench", shares);
+            let definition = definition("bench", Terms::of(shares));
             let definition = inventory::definition::Definition::try_from(definition).unwrap();
             assert_eq!(definition.timetables[0].seats(), u32::from(SEATS));
         }

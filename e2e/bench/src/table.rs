@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use e2e::{Error, Result};
 use serde::Serialize;
 
 use crate::cpu::Spent;
@@ -34,6 +35,18 @@ impl Shot {
     /// Microseconds of the server's processor time for each request or order.
     pub(crate) fn micros_each(&self) -> f64 {
         self.spent.micros / self.done.max(1) as f64
+    }
+
+    /// Whether every answer that said yes was a new order: 200 for a key that is known is none.
+    ///
+    /// # Errors
+    /// When it was not.
+    pub(crate) fn only_sales(&self, name: &str) -> Result<()> {
+        let (taken, done) = (self.seen.taken(), self.done);
+        if taken > done {
+            return Err(Error::Refused(format!("{name}: {taken} took, {done} were sold")));
+        }
+        Ok(())
     }
 
     fn kernel_micros_each(&self) -> f64 {
@@ -133,6 +146,66 @@ struct Ratio {
     refused: u64,
     /// Connections and answers that wrk lost.
     lost: u64,
+}
+
+/// A server's turns, each over the yardstick's right before it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Compared {
+    what: String,
+    /// Bytes of the yardstick's answer.
+    bytes: usize,
+    per_second: Spread,
+    rate: Spread,
+    cpu: Spread,
+    p99_millis: Spread,
+    /// Orders or answers of a frame; none where nothing is written.
+    per_frame: Option<f64>,
+    redis_commands_per_1000: f64,
+}
+
+impl Compared {
+    /// Of at least one turn of both: the yardstick's, then the server's.
+    pub(crate) fn of(what: String, bytes: usize, turns: &[(Shot, Shot)]) -> Self {
+        let rate = |shot: &Shot| shot.done as f64 * 1e6 / shot.seen.micros.max(1) as f64;
+        let spread = |figure: &dyn Fn(&Shot, &Shot) -> f64| {
+            Spread::of(turns.iter().map(|(without, with)| figure(without, with)))
+        };
+        let sum = |name: &str| {
+            turns.iter().filter_map(|(_, with)| with.counted.get(name)).sum::<u64>() as f64
+        };
+        let done = turns.iter().map(|(_, with)| with.done).sum::<u64>() as f64;
+        let frames = sum("frames_total");
+        Self {
+            what,
+            bytes,
+            per_second: spread(&|_, with| rate(with)),
+            rate: spread(&|without, with| rate(with) / rate(without)),
+            cpu: spread(&|without, with| with.micros_each() / without.micros_each()),
+            p99_millis: spread(&|_, with| with.seen.p99 as f64 / 1_000.0),
+            per_frame: (frames > 0.0).then(|| done / frames),
+            redis_commands_per_1000: sum("redis_commands_total") / done.max(1.0) * 1_000.0,
+        }
+    }
+
+    /// A table of them.
+    pub(crate) fn shown(of: &[Self]) -> String {
+        let heads =
+            ["", "bytes", "per second", "/ yardstick", "CPU / yardstick", "p99 ms", "a frame"];
+        let mut lines = vec![heads.map(str::to_owned)];
+        lines.extend(of.iter().map(|one| {
+            [
+                one.what.clone(),
+                one.bytes.to_string(),
+                one.per_second.shown(0),
+                one.rate.shown(2),
+                one.cpu.shown(2),
+                one.p99_millis.shown(1),
+                one.per_frame.map_or_else(String::new, |n| format!("{n:.1}")),
+            ]
+        }));
+        aligned(&lines)
+    }
 }
 
 /// All that is worth keeping.

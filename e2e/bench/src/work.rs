@@ -108,7 +108,14 @@ impl Site {
     /// # Errors
     /// When it cannot be started or takes too long. How it ended is in what it said.
     pub(crate) fn run(&self, log: &str, launch: Launch, patience: Duration) -> Result<String> {
-        let process = Running::start(launch)?;
+        self.ended(&Running::start(launch)?, log, patience)
+    }
+
+    /// Waits until a process has ended by itself; what it said.
+    ///
+    /// # Errors
+    /// When it takes longer than `patience`.
+    pub(crate) fn ended(&self, process: &Running, log: &str, patience: Duration) -> Result<String> {
         let path = self.folder.join(log);
         let hint = path.display().to_string();
         // Gone and not only ended: its time is charged to us when it was waited for.

@@ -1,11 +1,14 @@
 //! Problems (RFC 9457): a closed set, so that clients can rely on `type`.
 
+use std::borrow::Cow;
+
 use hyper::StatusCode;
 use hyper::header::{self, HeaderValue};
 use inventory::owner::Answer;
 use inventory::state::Refusal;
 use inventory::words::Millis;
-use serde_json::{Map, Value, json};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::{Value, json};
 
 use super::{Reply, reply};
 
@@ -44,11 +47,31 @@ pub struct Problem {
     status: StatusCode,
     kind: &'static str,
     title: &'static str,
-    detail: Box<str>,
-    more: Map<String, Value>,
+    detail: Cow<'static, str>,
+    more: Vec<(&'static str, Value)>,
     retry_after: Option<u32>,
     /// `Allow`, or how to show who one is (RFC 6750 3).
-    header: Option<(&'static str, Box<str>)>,
+    header: Option<Box<(&'static str, Cow<'static, str>)>>,
+}
+
+impl Serialize for Problem {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        struct Type(&'static str);
+        impl Serialize for Type {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(&format_args!("{TYPES}{}", self.0))
+            }
+        }
+        let mut map = to.serialize_map(Some(4 + self.more.len()))?;
+        map.serialize_entry("type", &Type(self.kind))?;
+        map.serialize_entry("title", self.title)?;
+        map.serialize_entry("status", &self.status.as_u16())?;
+        map.serialize_entry("detail", &self.detail)?;
+        for (name, value) in &self.more {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
 }
 
 impl Problem {
@@ -56,15 +79,15 @@ impl Problem {
         status: StatusCode,
         kind: &'static str,
         title: &'static str,
-        detail: impl Into<String>,
+        detail: impl Into<Cow<'static, str>>,
     ) -> Self {
         debug_assert!(KINDS.contains(&kind), "{kind} is not documented");
-        let (more, detail) = (Map::new(), detail.into().into_boxed_str());
+        let (more, detail) = (Vec::new(), detail.into());
         Self { status, kind, title, detail, more, retry_after: None, header: None }
     }
 
-    fn with(mut self, name: &str, value: Value) -> Self {
-        self.more.insert(name.to_owned(), value);
+    fn with(mut self, name: &'static str, value: Value) -> Self {
+        self.more.push((name, value));
         self
     }
 
@@ -74,12 +97,12 @@ impl Problem {
     }
 
     /// The request says something that cannot be.
-    pub fn invalid(detail: impl Into<String>) -> Self {
+    pub fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "The request cannot be met", detail)
     }
 
     /// The request cannot be read.
-    pub fn malformed(detail: impl Into<String>) -> Self {
+    pub fn malformed(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "malformed", "The request cannot be read", detail)
     }
 
@@ -106,7 +129,7 @@ impl Problem {
         let (status, kind) = (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed");
         let detail = format!("this page takes {allow}");
         let mut problem = Self::new(status, kind, "The page does not take this method", detail);
-        problem.header = Some(("allow", allow.into()));
+        problem.header = Some(Box::new(("allow", allow.into())));
         problem
     }
 
@@ -116,7 +139,11 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "unidentified", "Who is buying?", detail)
     }
 
-    fn unauthorized(kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+    fn unauthorized(
+        kind: &'static str,
+        title: &'static str,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, kind, title, detail)
     }
 
@@ -124,7 +151,7 @@ impl Problem {
     pub fn no_token() -> Self {
         let detail = "the header Authorization must have one bearer token";
         let mut problem = Self::unauthorized("unidentified", "Who is buying?", detail);
-        problem.header = Some(("www-authenticate", "Bearer".into()));
+        problem.header = Some(Box::new(("www-authenticate", "Bearer".into())));
         problem
     }
 
@@ -133,7 +160,7 @@ impl Problem {
         let detail = format!("the token is not accepted: {why}");
         let mut problem = Self::unauthorized("unidentified", "Who is buying?", detail);
         let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{why}\"");
-        problem.header = Some(("www-authenticate", challenge.into()));
+        problem.header = Some(Box::new(("www-authenticate", challenge.into())));
         problem
     }
 
@@ -145,11 +172,11 @@ impl Problem {
 
     /// Nobody known has signed it.
     pub fn bad_signature(why: &str) -> Self {
-        Self::unauthorized("bad-signature", "The signature is not accepted", why)
+        Self::unauthorized("bad-signature", "The signature is not accepted", why.to_owned())
     }
 
     /// The run, class or stop does not exist.
-    pub fn no_such_trip(detail: impl Into<String>) -> Self {
+    pub fn no_such_trip(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "no-such-trip", "There is no such trip", detail)
     }
 
@@ -175,8 +202,10 @@ impl Problem {
 
     fn sold_out(as_of: Millis, held: u32, next_end: Option<Millis>) -> Self {
         let detail = match held {
-            0 => "no seat is free on this journey".to_owned(),
-            held => format!("no seat is free on this journey; {held} seats are held and unpaid"),
+            0 => Cow::Borrowed("no seat is free on this journey"),
+            held => {
+                format!("no seat is free on this journey; {held} seats are held and unpaid").into()
+            }
         };
         Self::new(StatusCode::CONFLICT, "sold-out", "Sold out", detail)
             .with("asOf", json!(super::runs::time(as_of)))
@@ -266,22 +295,18 @@ impl Problem {
     /// As an answer.
     #[must_use]
     pub fn into_reply(self) -> Reply {
-        let mut body = self.more;
-        body.insert("type".into(), json!(format!("{TYPES}{}", self.kind)));
-        body.insert("title".into(), json!(self.title));
-        body.insert("status".into(), json!(self.status.as_u16()));
-        body.insert("detail".into(), json!(self.detail));
-        let text = Value::Object(body).to_string();
+        // What is made of numbers and text is always JSON.
+        let text = serde_json::to_vec(&self).unwrap_or_default();
         let mut reply = reply(self.status, "application/problem+json", text);
         if let Some(seconds) = self.retry_after {
             reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         let no_store = HeaderValue::from_static("no-store");
         reply.headers_mut().insert(header::CACHE_CONTROL, no_store);
-        if let Some((name, value)) = self.header
-            && let Ok(value) = HeaderValue::try_from(&*value)
+        if let Some((name, value)) = self.header.as_deref()
+            && let Ok(value) = HeaderValue::try_from(&**value)
         {
-            reply.headers_mut().insert(name, value);
+            reply.headers_mut().insert(*name, value);
         }
         reply
     }
