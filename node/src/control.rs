@@ -3,20 +3,25 @@
 //! Nothing is trusted from the network: the operator signs (Ed25519), peers carry a keyed hash
 //! that only readers of the ledger can make. Without either, the answer is 401.
 
+use std::cell::Cell;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use control::posting::{Posted, Posting, Record};
 use control::report::{
     InForce, NodeState, Peer, PoolPosition, RedisHealth, Report, Share, ShareState,
 };
 use control::signature::{HEADER, PublicKey, Request as Signed};
 use control::{BODY_BYTES_MAX, PLAN_PATH, REPORT_PATH, STATE_PATH};
-use http_body_util::{BodyExt, Full, Limited};
+use futures::FutureExt;
+use futures::stream::{FuturesUnordered, StreamExt};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
 use inventory::board::{NodeState as Phase, ShareStage};
 use inventory::conductor::Outcome;
 use inventory::dispatcher;
@@ -25,19 +30,28 @@ use inventory::message::{decode_command, encode_answer};
 use inventory::owner::Answer;
 use inventory::pool::{Pool, pool_record};
 use ledger::Fate;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
-use crate::courier::{PEER_HEADER, PEER_PATH, seal};
+use crate::desk::Pending;
 use crate::http::reply;
+use crate::line;
 use crate::port::{self, Reply};
 use crate::station::{Mail, Station};
 
 /// A posting waits so long for the ledger; the operator asks again anyway.
 const POST_TIMEOUT: Duration = Duration::from_secs(3);
-/// Connections at once: one operator, and peers that keep as many as they have had commands on
-/// their way at a time.
+/// Connections at once: one operator, and peers that ask for a line.
 const CONNECTIONS_MAX: usize = 4_096;
+/// Lines at once: one of each peer, and those of peers that have just ended.
+const LINES_MAX: usize = 4_096;
+/// A line is hung up by who speaks first on it; this is for those who cannot any more.
+const LINE_IDLE: Duration = Duration::from_secs(300);
+/// Bytes of answers that a peer has not taken yet. No more commands are read meanwhile.
+const UNSENT_BYTES_MAX: usize = 1 << 20;
 /// "Kafka answers" means within this time.
 const KAFKA_OK_MS: u64 = 5_000;
 
@@ -60,11 +74,18 @@ pub fn listen(
     guard: Guard,
 ) -> std::io::Result<JoinHandle<()>> {
     let guard = Rc::new(guard);
+    let lines = Rc::new(Cell::new(0));
     port::listen(listener, Rc::default(), CONNECTIONS_MAX, move |_| {
-        let (station, guard) = (Rc::clone(&station), Rc::clone(&guard));
+        let (station, guard, lines) = (Rc::clone(&station), Rc::clone(&guard), Rc::clone(&lines));
         move |request| {
             let (station, guard) = (Rc::clone(&station), Rc::clone(&guard));
-            async move { answer(&station, &guard, request).await }
+            let lines = Rc::clone(&lines);
+            async move {
+                if request.uri().path() == line::PATH {
+                    return upgrade(station, &lines, request);
+                }
+                answer(&station, &guard, request).await
+            }
         }
     })
 }
@@ -77,9 +98,6 @@ async fn answer(station: &Rc<Station>, guard: &Guard, request: Request<Incoming>
     let body = body.to_bytes();
     let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok());
     let path = head.uri.path();
-    if path == PEER_PATH && head.method == Method::POST {
-        return peer(station, header(PEER_HEADER), &body).await;
-    }
     let signed = Signed {
         method: head.method.as_str(),
         path,
@@ -121,28 +139,124 @@ fn json<T: serde::Serialize>(status: StatusCode, value: &T) -> Reply {
     }
 }
 
-/// A command for a share that a peer believes to be here. It is never passed on: the peer
-/// looks again.
-async fn peer(station: &Rc<Station>, sum: Option<&str>, body: &[u8]) -> Reply {
+/// Lets a peer have a line.
+fn upgrade(station: Rc<Station>, lines: &Rc<Cell<usize>>, mut request: Request<Incoming>) -> Reply {
     let key = station.world.borrow().pool().key();
     let Some(key) = key else { return words(StatusCode::SERVICE_UNAVAILABLE, "starting") };
-    if sum != Some(seal(&key, body).to_string().as_str()) {
+    let shown = request.headers().get(line::HEADER).and_then(|v| v.to_str().ok());
+    if !line::may_pass(&key, shown) {
         return words(StatusCode::UNAUTHORIZED, "not a node of this ledger");
     }
-    let Ok((share, command)) = decode_command(body) else {
-        return words(StatusCode::BAD_REQUEST, "no command of this version");
-    };
-    let owned = station.world.borrow().conductor.owns(share);
-    let pending = owned.then(|| station.desk.submit(share, command));
-    let answer = match pending {
-        None => Answer::Busy("moved"),
-        Some(Err(_)) => Answer::Busy("full"),
-        Some(Ok(pending)) => match pending.await {
-            Outcome::Answered(answer) => answer,
-            Outcome::Rehomed => Answer::Busy("moved"),
-        },
-    };
-    Reply::new(Full::new(Bytes::from(encode_answer(&answer))))
+    let wanted = request.headers().get(header::UPGRADE).and_then(|v| v.to_str().ok());
+    if wanted != Some(line::PROTOCOL) {
+        let mut reply = words(StatusCode::UPGRADE_REQUIRED, "this is for nodes");
+        let protocol = HeaderValue::from_static(line::PROTOCOL);
+        reply.headers_mut().insert(header::UPGRADE, protocol);
+        return reply;
+    }
+    if lines.get() >= LINES_MAX {
+        return words(StatusCode::SERVICE_UNAVAILABLE, "too many lines");
+    }
+    let (asked, lines) = (hyper::upgrade::on(&mut request), Rc::clone(lines));
+    lines.set(lines.get() + 1);
+    tokio::task::spawn_local(async move {
+        let upgraded = asked.await.ok().and_then(|u| u.downcast::<TokioIo<TcpStream>>().ok());
+        if let Some(parts) = upgraded {
+            hear(&station, parts.io.into_inner(), parts.read_buf).await;
+        }
+        lines.set(lines.get() - 1);
+    });
+    let mut reply = Reply::default();
+    *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = reply.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static(line::PROTOCOL));
+    reply
+}
+
+/// Answers what a peer asks on its line, each command when it is decided: until the peer hangs
+/// up, or says what no node of this ledger would.
+async fn hear(station: &Rc<Station>, mut stream: TcpStream, early: Bytes) {
+    let (mut reader, mut writer) = stream.split();
+    let (mut inbox, mut unsent) = (BytesMut::from(early), BytesMut::new());
+    let mut deciding = FuturesUnordered::new();
+    let mut idle = tokio::time::interval(LINE_IDLE);
+    let mut heard = Instant::now();
+    loop {
+        loop {
+            let (number, body) = match line::next(&inbox) {
+                Ok(Some(message)) => message,
+                Ok(None) => break,
+                Err(line::TooLong) => return,
+            };
+            let end = body.end;
+            let Some(told) = decide(station, number, &inbox[body], deciding.len()) else { return };
+            inbox.advance(end);
+            match told {
+                Told::Now(answer) => line::put_answer(&mut unsent, number, &encode_answer(&answer)),
+                Told::Later(pending) => deciding.push(pending.map(move |told| (number, told))),
+            }
+        }
+        inbox.reserve(line::READ_BYTES);
+        tokio::select! {
+            biased;
+            Some(decided) = deciding.next(), if !deciding.is_empty() => {
+                // All that a frame has confirmed goes in one write.
+                let mut decided = Some(decided);
+                while let Some((number, outcome)) = decided {
+                    let answer = encode_answer(&answer_of(outcome));
+                    line::put_answer(&mut unsent, number, &answer);
+                    decided = deciding.next().now_or_never().flatten();
+                }
+            }
+            wrote = writer.write_buf(&mut unsent), if !unsent.is_empty() => {
+                if wrote.is_err() {
+                    return;
+                }
+            }
+            read = reader.read_buf(&mut inbox), if unsent.len() < UNSENT_BYTES_MAX => {
+                if read.unwrap_or(0) == 0 {
+                    return;
+                }
+                heard = Instant::now();
+            }
+            _ = idle.tick() => {
+                if heard.elapsed() >= LINE_IDLE {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// What becomes of a peer's command.
+enum Told {
+    Now(Answer),
+    Later(Pending),
+}
+
+/// A command for a share that a peer believes to be here. It is never passed on: the peer looks
+/// again. None if no node of this ledger has said it.
+fn decide(station: &Rc<Station>, number: u64, body: &[u8], deciding: usize) -> Option<Told> {
+    let world = station.world.borrow();
+    let command = line::command(&world.pool().key()?, number, body)?;
+    let busy = |why| Some(Told::Now(Answer::Busy(why)));
+    // A peer of another version looks for another owner, and its buyer hears "busy" in the end.
+    let Ok((share, command)) = decode_command(command) else { return busy("moved") };
+    if !world.conductor.owns(share) {
+        return busy("moved");
+    }
+    if deciding >= line::WAITING_MAX {
+        return busy("full");
+    }
+    station.desk.submit(share, command).map_or_else(|_| busy("full"), |p| Some(Told::Later(p)))
+}
+
+fn answer_of(outcome: Outcome) -> Answer {
+    match outcome {
+        Outcome::Answered(answer) => answer,
+        Outcome::Rehomed => Answer::Busy("moved"),
+    }
 }
 
 /// What this node does and sees.

@@ -1,52 +1,69 @@
-//! Commands to other nodes: one request, one answer, over pooled connections.
+//! Commands to other nodes: a [line](crate::line) to each, made when there is something to say.
 //!
-//! A command travels in bytes of `inventory::message`, with a keyed hash that only nodes of
-//! the same ledger can make. It is sent once; whether it may be sent again is the caller's
-//! decision.
+//! A command is sent once; whether it may be sent again is the caller's decision, and so it is
+//! told whether the command was certainly not seen.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, StatusCode};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use bytes::{Buf, Bytes, BytesMut};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper::{Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
 use inventory::conductor::Lost;
 use inventory::message::{decode_answer, encode_command};
 use inventory::owner::Answer;
 use inventory::state::Command;
-use inventory::words::{Address, Digest128, LedgerKey, ShareId};
+use inventory::words::{Address, LedgerKey, ShareId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
-/// Where a peer takes commands, on its control port.
-pub const PEER_PATH: &str = "/peer/v1/command";
-/// The header with the keyed hash of the body.
-pub const PEER_HEADER: &str = "stationmaster-peer";
+use crate::line;
 
 /// An owner answers within 3 s, if only "unknown".
 const TIMEOUT: Duration = Duration::from_millis(3_500);
 /// A peer that is cut off must not hold a buyer: the owner may be another by then.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-/// An answer has at most 16 seats: a few hundred bytes.
-const ANSWER_BYTES_MAX: usize = 4_096;
-
-/// The keyed hash that a command carries.
-#[must_use]
-pub fn seal(key: &LedgerKey, body: &[u8]) -> Digest128 {
-    key.hash(9, &[body])
-}
+/// A line on which nothing was said for so long is hung up; by this end, since the other one
+/// would not know what is just being said.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// The way to other nodes.
-#[derive(Debug, Clone)]
-pub struct Courier(Client<HttpConnector, Full<Bytes>>);
+#[derive(Debug, Clone, Default)]
+pub struct Courier(Rc<RefCell<HashMap<Address, Rc<Line>>>>);
 
-impl Default for Courier {
-    fn default() -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        connector.set_nodelay(true);
-        Self(Client::builder(TokioExecutor::new()).build(connector))
-    }
+/// One way.
+#[derive(Debug)]
+struct Line {
+    talk: RefCell<Talk>,
+    /// There is something to send, or the end has come.
+    news: Notify,
+}
+
+#[derive(Debug)]
+struct Talk {
+    outbox: BytesMut,
+    /// The number of the next command.
+    next: u64,
+    /// Commands below this number may have been seen.
+    handed: u64,
+    waiting: HashMap<u64, oneshot::Sender<Result<Answer, Lost>>>,
+    /// When the peer last said something.
+    heard: Instant,
+    over: bool,
+}
+
+/// An answer that is waited for. Whoever goes is forgotten.
+struct Asked {
+    line: Rc<Line>,
+    number: u64,
+    since: Instant,
+    answer: oneshot::Receiver<Result<Answer, Lost>>,
 }
 
 impl Courier {
@@ -61,26 +78,170 @@ impl Courier {
         share: ShareId,
         command: &Command,
     ) -> Result<Answer, Lost> {
-        let body = encode_command(share, command);
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(format!("http://{to}{PEER_PATH}"))
-            .header(PEER_HEADER, seal(key, &body).to_string())
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|_| Lost::NotSent)?;
-        let exchange = async {
-            let response = self
-                .0
-                .request(request)
-                .await
-                .map_err(|e| if e.is_connect() { Lost::NotSent } else { Lost::Unknown })?;
-            if response.status() != StatusCode::OK {
-                return Err(Lost::NotSent);
+        let line = self.line(to, key);
+        let mut asked = Line::ask(&line, key, &encode_command(share, command))?;
+        match tokio::time::timeout(TIMEOUT, &mut asked.answer).await {
+            Ok(told) => told.unwrap_or(Err(Lost::Unknown)),
+            Err(_) => {
+                line.doubt(asked.since);
+                Err(Lost::Unknown)
             }
-            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-            let bytes = body.map_err(|_| Lost::Unknown)?.to_bytes();
-            decode_answer(&bytes).map_err(|_| Lost::Unknown)
+        }
+    }
+
+    fn line(&self, to: Address, key: &LedgerKey) -> Rc<Line> {
+        let mut lines = self.0.borrow_mut();
+        if let Some(line) = lines.get(&to)
+            && !line.talk.borrow().over
+        {
+            return Rc::clone(line);
+        }
+        lines.retain(|_, line| !line.talk.borrow().over);
+        let line = Rc::new(Line::new());
+        lines.insert(to, Rc::clone(&line));
+        let (held, pass) = (Rc::clone(&line), line::pass(key));
+        tokio::task::spawn_local(async move {
+            if let Ok(Some((stream, early))) =
+                tokio::time::timeout(CONNECT_TIMEOUT, connect(to, &pass)).await
+            {
+                held.exchange(stream, early).await;
+            }
+            held.end();
+        });
+        line
+    }
+}
+
+/// A connection on which the peer has agreed to speak in messages, and what it has said already.
+async fn connect(to: Address, pass: &str) -> Option<(TcpStream, Bytes)> {
+    let stream = TcpStream::connect(to.as_str()).await.ok()?;
+    stream.set_nodelay(true).ok()?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
+    tokio::task::spawn_local(connection.with_upgrades());
+    let request = Request::builder()
+        .method(Method::GET)
+        .uri(line::PATH)
+        .header(header::HOST, to.as_str())
+        .header(header::CONNECTION, "upgrade")
+        .header(header::UPGRADE, line::PROTOCOL)
+        .header(line::HEADER, pass)
+        .body(Empty::<Bytes>::new());
+    let response = sender.send_request(request.ok()?).await.ok()?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        tracing::warn!(%to, status = %response.status(), "a peer wants no line");
+        return None;
+    }
+    let upgraded = hyper::upgrade::on(response).await.ok()?;
+    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+    Some((parts.io.into_inner(), parts.read_buf))
+}
+
+impl Line {
+    fn new() -> Self {
+        let talk = Talk {
+            outbox: BytesMut::new(),
+            next: 1,
+            handed: 1,
+            waiting: HashMap::new(),
+            heard: Instant::now(),
+            over: false,
         };
-        tokio::time::timeout(TIMEOUT, exchange).await.unwrap_or(Err(Lost::Unknown))
+        Self { talk: RefCell::new(talk), news: Notify::new() }
+    }
+
+    fn ask(line: &Rc<Self>, key: &LedgerKey, command: &[u8]) -> Result<Asked, Lost> {
+        let mut talk = line.talk.borrow_mut();
+        if talk.waiting.len() >= line::WAITING_MAX {
+            return Err(Lost::NotSent);
+        }
+        let number = talk.next;
+        talk.next += 1;
+        line::put_command(&mut talk.outbox, key, number, command);
+        let (tell, answer) = oneshot::channel();
+        talk.waiting.insert(number, tell);
+        line.news.notify_one();
+        Ok(Asked { line: Rc::clone(line), number, since: Instant::now(), answer })
+    }
+
+    /// Speaks until one side has enough.
+    async fn exchange(&self, mut stream: TcpStream, early: Bytes) {
+        let (mut reader, mut writer) = stream.split();
+        let (mut inbox, mut sending) = (BytesMut::from(early), BytesMut::new());
+        let mut idle = tokio::time::interval(IDLE);
+        loop {
+            if self.deliver(&mut inbox).is_err() || self.talk.borrow().over {
+                return;
+            }
+            if sending.is_empty() {
+                self.hand_over(&mut sending);
+            }
+            inbox.reserve(line::READ_BYTES);
+            tokio::select! {
+                biased;
+                wrote = writer.write_buf(&mut sending), if !sending.is_empty() => {
+                    if wrote.is_err() {
+                        return;
+                    }
+                }
+                read = reader.read_buf(&mut inbox) => {
+                    if read.unwrap_or(0) == 0 {
+                        return;
+                    }
+                    self.talk.borrow_mut().heard = Instant::now();
+                }
+                () = self.news.notified() => {}
+                _ = idle.tick() => {
+                    let talk = self.talk.borrow();
+                    if talk.waiting.is_empty() && talk.heard.elapsed() >= IDLE {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what is to be sent; from now on the peer may have seen it.
+    fn hand_over(&self, sending: &mut BytesMut) {
+        let mut talk = self.talk.borrow_mut();
+        std::mem::swap(sending, &mut talk.outbox);
+        talk.handed = talk.next;
+    }
+
+    fn deliver(&self, inbox: &mut BytesMut) -> Result<(), line::TooLong> {
+        while let Some((number, body)) = line::next(inbox)? {
+            let (end, answer) = (body.end, decode_answer(&inbox[body]));
+            inbox.advance(end);
+            if let Some(waits) = self.talk.borrow_mut().waiting.remove(&number) {
+                // Whoever asked may have gone.
+                let _ = waits.send(answer.map_err(|_| Lost::Unknown));
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody waited in vain. A peer that has said nothing since is not there any more.
+    fn doubt(&self, since: Instant) {
+        let mut talk = self.talk.borrow_mut();
+        if talk.heard < since {
+            talk.over = true;
+            self.news.notify_one();
+        }
+    }
+
+    /// Tells everybody who waits, and takes nothing any more.
+    fn end(&self) {
+        let mut talk = self.talk.borrow_mut();
+        talk.over = true;
+        let handed = talk.handed;
+        for (number, waits) in talk.waiting.drain() {
+            // Whoever asked may have gone.
+            let _ = waits.send(Err(if number < handed { Lost::Unknown } else { Lost::NotSent }));
+        }
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.line.talk.borrow_mut().waiting.remove(&self.number);
     }
 }

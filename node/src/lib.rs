@@ -5,7 +5,7 @@
 //! - [`desk`]: where it waits for the worker.
 //! - `worker`: a core's turn; drives the machines of `inventory` over the ledger.
 //! - [`station`]: what the tasks of one core share.
-//! - [`courier`]: the way to the owner on another node.
+//! - [`courier`], `line`: the way to the owner on another node.
 //! - `candidates`: folding and claiming shares, beside the serving thread.
 //! - `draw`: blocks from the pool.
 //! - [`control`]: the operator's and the peers' port.
@@ -25,6 +25,7 @@ mod front;
 #[cfg(feature = "kafka")]
 pub mod init;
 mod kept;
+mod line;
 #[cfg(feature = "kafka")]
 pub mod settle;
 mod worker;

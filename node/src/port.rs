@@ -99,5 +99,5 @@ where
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     http.max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX);
     // A connection that ends badly is the client's affair.
-    let _ = http.serve_connection(TokioIo::new(stream), service).await;
+    let _ = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
 }

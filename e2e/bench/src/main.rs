@@ -5,6 +5,8 @@
 //! - [`sale`]: a ledger, a node, and its operator.
 //! - [`load`]: wrk and its buyers.
 //! - [`variants`]: other crowds.
+//! - [`forwarding`]: more nodes.
+//! - [`whole`]: a sale from beginning to end.
 //! - [`replay`], [`packing`]: what needs no engines.
 //! - [`cpu`]: whose processor time it was.
 //! - [`guard`]: whether it became slower.
@@ -19,6 +21,7 @@ mod answers;
 mod ceiling;
 mod cpu;
 mod dice;
+mod forwarding;
 mod guard;
 mod load;
 mod packing;
@@ -26,6 +29,7 @@ mod replay;
 mod sale;
 mod table;
 mod variants;
+mod whole;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -104,6 +108,10 @@ enum Workload {
     Answers,
     /// The same with other crowds.
     Variants,
+    /// Two and four nodes, with buyers at the right one and at the wrong one.
+    Forwarding,
+    /// A sale until nothing is left.
+    Whole,
     /// What needs no engines.
     Dry,
 }
@@ -321,6 +329,16 @@ impl Bench<'_> {
                 let variants = self.variants(house, &ceiling.body)?;
                 println!("{}", Compared::shown(&variants));
                 json!(variants)
+            }
+            Workload::Forwarding => {
+                let forwarding = self.forwarding(house)?;
+                println!("{}", Compared::shown(&forwarding));
+                json!(forwarding)
+            }
+            Workload::Whole => {
+                let whole = self.whole(house)?;
+                println!("{whole}");
+                json!(whole)
             }
             Workload::Dry => {
                 let dry = Dry::measured(self.run)?;

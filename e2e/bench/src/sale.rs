@@ -290,11 +290,19 @@ impl Sale<'_> {
         request(node.control, method, path, &[(HEADER, &signature)], body)
     }
 
-    /// Buys one ticket, as soon as that is possible; the body of the answer.
+    /// Buys one ticket, as soon as that is possible; the body of the answer. Then asks for it
+    /// again until that is answered too: an owner that has just begun decides at once, and waits
+    /// for the board before it says what it knows.
     ///
     /// # Errors
-    /// When nobody sells one.
+    /// When nobody sells one, or knows it.
     pub(crate) fn buy_one(&self) -> Result<String> {
+        let bought = self.first_ticket(201)?;
+        self.first_ticket(200)?;
+        Ok(bought)
+    }
+
+    fn first_ticket(&self, wanted: u16) -> Result<String> {
         let run = run_name(RUNS - 1);
         let body = format!(
             r#"{{"run":"{run}","from":"T03","to":"T10","class":"Second",
@@ -303,16 +311,17 @@ impl Sale<'_> {
         let headers = [(BUYER_HEADER, "first0-1000000"), ("Idempotency-Key", "first0-1000000")];
         let mut last = String::new();
         let site = self.house.site;
-        let bought = site.until("a first ticket", START_PATIENCE, "see the node's log", || {
-            match request(self.first().port, "POST", "/v1/orders", &headers, body.as_bytes())? {
-                (201, body) => Ok(Some(body)),
+        let told = site.until("a first ticket", START_PATIENCE, "see the node's log", || {
+            let port = self.first().port;
+            match request(port, "POST", "/v1/orders", &headers, body.as_bytes())? {
+                (status, body) if status == wanted => Ok(Some(body)),
                 (status, body) => {
                     last = format!("{status} {body}");
                     Ok(None)
                 }
             }
         });
-        bought.map_err(|error| Error::Refused(format!("{error}; the last answer was {last}")))
+        told.map_err(|error| Error::Refused(format!("{error}; the last answer was {last}")))
     }
 
     /// Buys the first run whole, from its first stop to its last; the body of "sold out".
