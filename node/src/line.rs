@@ -21,7 +21,7 @@ pub(crate) const PATH: &str = "/peer/v1/line";
 pub(crate) const HEADER: &str = "stationmaster-peer";
 
 /// Bytes that are read at a time.
-pub(crate) const READ_BYTES: usize = 32 * 1024;
+pub(crate) const READ_BYTES: usize = 8 * 1024;
 /// Commands that wait for their answers on one line.
 pub(crate) const WAITING_MAX: usize = 4_096;
 

@@ -18,6 +18,9 @@ use crate::{Bench, load};
 /// Before how many nodes.
 const FLEETS: [u16; 2] = [2, 4];
 
+/// Runs that each crowd buys at a time: those of all shares, whatever the crowd wants.
+const WIDTH: u16 = 32;
+
 /// At which node a buyer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 enum Place {
@@ -66,6 +69,7 @@ impl Bench<'_> {
                     let manner = |runs| Manner {
                         runs,
                         connections: load::CONNECTIONS / u32::from(nodes),
+                        width: WIDTH,
                         ..Manner::default()
                     };
                     let crowds = wanted(&owners, nodes, place).into_iter().zip(1..);
