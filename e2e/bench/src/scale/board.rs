@@ -36,10 +36,13 @@ const TICKS_PER_SECOND: f64 = 1_000.0 / TICK_MS as f64;
 pub(super) const REPORTS_PER_SECOND: f64 = 4.0;
 /// Until its own beats came back for so long, a node answers nothing from memory.
 const SETTLED_MS: u64 = 2_000;
-/// Shares that nobody was heard to own for so long are looked at by all who might be next.
-const UNPLANNED_MS: u64 = 8_200;
-/// Shares of a node that has just started, where its first turn is timed.
-const STARTED_SHARES: u16 = 4;
+/// Shares that nobody was heard to own for so long are looked at by all who might be next. Until
+/// shortly before it nobody else is heard, and a while after it is looked at.
+const UNPLANNED_MS: u64 = 8_000;
+const AROUND_MS: u64 = 200;
+/// Shares that a node is to own when it has just started, where its first turn is timed: those of
+/// a fleet of sixteen nodes with as many shares as a ledger may have.
+const STARTED_SHARES: u16 = 64;
 
 /// The board of one reader.
 #[derive(Debug, Clone, Serialize)]
@@ -83,8 +86,8 @@ pub(super) fn heard(fleet: &Fleet) -> Result<Heard> {
         }
         Ok(board)
     };
-    let memory_bytes = grown(all)?;
     let mut board = all()?;
+    let memory_bytes = grown(|| Ok(board.clone()))?;
     let mut number = 1;
     let mut timed = |tells| -> Result<(f64, f64)> {
         number += 1;
@@ -140,8 +143,8 @@ pub(crate) struct Turned {
     pub(crate) report_micros: f64,
     /// Microseconds of a turn while no plan has come and the operator is away.
     pub(crate) unplanned_micros: f64,
-    /// Milliseconds of the first turn of a node that is to own some shares, for each of them.
-    pub(crate) start_ms_per_share: f64,
+    /// Milliseconds of the turn in which a node begins with [`STARTED_SHARES`], or all there are.
+    pub(crate) start_ms: f64,
     /// Which part of one core is taken beside the board, if every beat has a turn of its own and
     /// nothing changes.
     pub(crate) idle_core: f64,
@@ -184,7 +187,7 @@ pub(super) fn turned(fleet: &Fleet, heard: &Heard) -> Result<(Turned, dispatcher
         tick_micros,
         report_micros,
         unplanned_micros: unplanned(fleet)?,
-        start_ms_per_share: start(fleet)?,
+        start_ms: start(fleet)?,
         idle_core: idle / 1e6,
     };
     Ok((turned, report))
@@ -193,15 +196,15 @@ pub(super) fn turned(fleet: &Fleet, heard: &Heard) -> Result<(Turned, dispatcher
 /// A turn of a node that has heard of no plan for as long as it takes to look by itself.
 fn unplanned(fleet: &Fleet) -> Result<f64> {
     let mut node = Node::started(fleet, None)?;
-    node.live(UNPLANNED_MS - SETTLED_MS);
+    node.live(UNPLANNED_MS - SETTLED_MS - AROUND_MS);
     for other in 1..fleet.nodes.len() {
         let beat = fleet.beat(other, 1, Tells::Nothing)?;
         let mut beat = Beat::decode(&beat).map_err(|e| Error::Refused(e.to_string()))?;
         beat.shares.clear();
         node.push(beat.encode());
     }
-    // The first of these turns begins to fold what it is next for, which is not meant here.
-    node.turn(true);
+    // In the first of these turns it begins to fold what it is next for, which is not meant here.
+    node.live(2 * AROUND_MS);
     let micros = node.turn(true);
     if node.hands.contended == 0 {
         return Err(Error::Refused("a node that is next in line does nothing".to_owned()));
@@ -209,7 +212,7 @@ fn unplanned(fleet: &Fleet) -> Result<f64> {
     Ok(micros)
 }
 
-/// The turn in which a node that has just started begins with the shares that the plan names it for.
+/// The turn in which a node that has just started begins with the shares that the plan gives it.
 fn start(fleet: &Fleet) -> Result<f64> {
     let mut assign = fleet.assign();
     let shares = STARTED_SHARES.min(fleet.size.shares());
@@ -220,7 +223,7 @@ fn start(fleet: &Fleet) -> Result<f64> {
     if node.hands.contended < shares.into() {
         return Err(Error::Refused("a node did not begin with what it should own".to_owned()));
     }
-    Ok(node.longest / 1_000.0 / node.hands.contended as f64)
+    Ok(node.longest / 1_000.0)
 }
 
 /// A conductor with its log and board.
