@@ -27,6 +27,7 @@ mod load;
 mod packing;
 mod replay;
 mod sale;
+mod scale;
 mod table;
 mod variants;
 mod whole;
@@ -88,6 +89,8 @@ struct Arguments {
 enum Act {
     /// Only what needs no engines: folding a log, and packing.
     Dry,
+    /// How planner, board and the rest grow with the fleet; needs no engines.
+    Scale(scale::Size),
     /// Answer every request with the same bytes; what the bench starts as its yardstick.
     Ceiling {
         /// The port on loopback.
@@ -153,6 +156,7 @@ fn main() -> ExitCode {
         Some(Act::Ceiling { port, body }) => std::fs::read(&body)
             .and_then(|body| ceiling::serve(port, body))
             .map_err(|source| Error::Io { what: "the ceiling".to_owned(), source }),
+        Some(Act::Scale(size)) => scale::scale(size).map(|scale| println!("{scale}")),
         Some(Act::Dry) => Dry::measured(&arguments.run).map(|dry| println!("{dry}")),
         None => bench(&arguments.run),
     };
