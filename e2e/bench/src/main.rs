@@ -9,6 +9,7 @@
 //! - [`guard`]: whether it became slower.
 //! - [`table`]: from windows to figures.
 //! - [`work`]: processes that end with this one.
+//! - [`yardsticks`]: what others sell with.
 //!
 //! Ceiling and node take turns, so that a machine that slows down slows down both. Every node
 //! begins with an empty ledger: the rounds measure the same thing. When its window is over it is
@@ -25,6 +26,7 @@ mod replay;
 mod sale;
 mod table;
 mod work;
+mod yardsticks;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -79,6 +81,8 @@ struct Arguments {
 enum Act {
     /// Only what needs no engines: folding a log, and packing.
     Dry,
+    /// Only what others sell with: a script in Redis, transactions in MariaDB.
+    Yardsticks,
     /// Answer every request with the same bytes; what the bench starts as its yardstick.
     Ceiling {
         /// The port on loopback.
@@ -125,6 +129,7 @@ fn main() -> ExitCode {
             .and_then(|body| ceiling::serve(port, body))
             .map_err(|source| Error::Io { what: "the ceiling".to_owned(), source }),
         Some(Act::Dry) => Dry::measured(&arguments.run).map(|dry| println!("{dry}")),
+        Some(Act::Yardsticks) => yardsticks::measured(&arguments.run),
         None => bench(&arguments.run),
     };
     match done {
