@@ -29,6 +29,10 @@ use crowd::{Shop, Shot};
 use mariadb::MariaDbShop;
 use redis::{Append, RedisShop};
 
+/// What a reader has to know who compares them with a node.
+const NONE_HAS: &str = "Buyers speak to the engine itself, without HTTP. None of them has holds, \
+                        payments, limits of a buyer, or a second machine.";
+
 /// One engine's row.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -156,25 +160,26 @@ fn contestants() -> [Contestant; 4] {
         (
             "redis-lua, in memory",
             redis(Append::Never),
-            "no seat twice, and the same answer to a repeated request, while Redis lives",
+            "no seat twice, the same answer to a repeated request, while Redis lives",
             "a restart loses all orders; one core sells all",
         ),
         (
             "redis-lua, fsync every second",
             redis(Append::EverySecond),
-            "the same, and a crash of Redis alone loses no answered order",
-            "a power cut loses a second or two of answered orders; one disk; one core",
+            "no seat twice, the same answer to a repeated request; a restart keeps older orders",
+            "a crash or a power cut loses a second or two of answered orders; one disk; one core",
         ),
         (
             "redis-lua, fsync before the answer",
             redis(Append::Always),
-            "the same, and a power cut loses no answered order",
+            "no seat twice, the same answer to a repeated request; a power cut loses no answered \
+             order",
             "one disk: its loss is the loss of all; one core",
         ),
         (
             "mariadb, a transaction for a sale",
             mariadb.ok_or_else(|| "mariadbd is not installed".to_owned()),
-            "no seat twice, the same answer to a repeated request, a power cut loses no answered \
+            "no seat twice, the same answer to a repeated request; a power cut loses no answered \
              order",
             "one disk: its loss is the loss of all",
         ),
@@ -249,7 +254,8 @@ pub(crate) fn shown(yardsticks: &[Yardstick]) -> String {
         }
     }));
     let words: Vec<String> = yardsticks.iter().map(ToString::to_string).collect();
-    format!("{}\n{}\n", aligned(&lines), words.join("\n"))
+    let (table, words) = (aligned(&lines), words.join("\n"));
+    format!("{table}\n{words}\n{NONE_HAS}\n")
 }
 
 fn row_of([name, word]: [String; 2]) -> [String; 6] {

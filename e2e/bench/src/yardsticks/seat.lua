@@ -7,8 +7,8 @@
 -- A run is one string. Eight seats are a group: a byte for each leg, with a bit for each seat
 -- that is taken on it. So the legs of a journey lie side by side, string.byte and bit.bor tell
 -- in two calls which of eight seats are free on all of them, and one SETRANGE takes a seat.
--- A bitmap for each leg, with BITOP, BITPOS and a SETBIT for each leg of the journey, needs more
--- than twice as many commands, which is where a script's time goes. Behind the groups there is a
+-- A bitmap for each leg, with BITOP, BITPOS and a SETBIT for each leg of the journey, needs nearly
+-- twice as many commands, which is where a script's time goes. Behind the groups there is a
 -- byte for each journey: the group before which it finds nothing. Nobody gives seats back here;
 -- who did would lower it.
 
@@ -17,7 +17,7 @@ if had then return had end
 
 local from, to = tonumber(ARGV[3]), tonumber(ARGV[4])
 local GROUPS = math.ceil(SEATS / 8)
--- Read at once: most journeys find a seat in the first or second group that they look at.
+-- Read at once, since a further command costs more than a few dozen bytes.
 local NEAR = 4
 local byte, bor, band, lshift = string.byte, bit.bor, bit.band, bit.lshift
 
