@@ -88,6 +88,19 @@ impl Threads {
     }
 }
 
+/// Microseconds that a process has had so far, in all its threads, ended ones included. With a
+/// hundred threads, what is rounded off for each would be a second.
+///
+/// # Errors
+/// When the process is gone.
+pub(crate) fn used(process: ProcessId) -> Result<f64> {
+    let what = format!("/proc/{}/stat", process.pid);
+    let stat = fs::read_to_string(&what).map_err(|source| Error::Io { what, source })?;
+    let gone = || Error::Refused(format!("process {} ended; its log says why", process.pid));
+    let (_, _, ticks) = parse(&stat).filter(|_| process.alive()).ok_or_else(gone)?;
+    Ok(micros(ticks.user + ticks.kernel))
+}
+
 /// Ticks of this program's children that have ended.
 ///
 /// # Errors

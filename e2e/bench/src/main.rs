@@ -12,6 +12,7 @@
 //! - [`guard`]: whether it became slower.
 //! - [`table`]: from windows to figures.
 //! - [`work`]: processes that end with this one.
+//! - [`yardsticks`]: what others sell with.
 //!
 //! Ceiling and node take turns, so that a machine that slows down slows down both. Every node
 //! begins with an empty ledger: the rounds measure the same thing. When its window is over it is
@@ -32,6 +33,7 @@ mod table;
 mod variants;
 mod whole;
 mod work;
+mod yardsticks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -115,6 +117,8 @@ enum Workload {
     Forwarding,
     /// A sale until nothing is left.
     Whole,
+    /// What others sell with: a script in Redis, transactions in MariaDB.
+    Yardsticks,
     /// What needs no engines.
     Dry,
 }
@@ -343,6 +347,12 @@ impl Bench<'_> {
                 let whole = self.whole(house)?;
                 println!("{whole}");
                 json!(whole)
+            }
+            Workload::Yardsticks => {
+                let (rounds, seconds) = (self.run.rounds, self.run.seconds);
+                let yardsticks = yardsticks::yardsticks(self.site, rounds, seconds)?;
+                println!("{}", yardsticks::shown(&yardsticks));
+                json!(yardsticks)
             }
             Workload::Dry => {
                 let dry = Dry::measured(self.run)?;

@@ -335,7 +335,8 @@ fn counted(count: u64, thing: &str) -> String {
     if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
 }
 
-fn aligned<const N: usize>(lines: &[[String; N]]) -> String {
+/// Columns, each as wide as its widest cell.
+pub(crate) fn aligned<const N: usize>(lines: &[[String; N]]) -> String {
     let width = |at: usize| lines.iter().map(|l| l[at].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N).map(width).collect();
     let mut text = String::new();

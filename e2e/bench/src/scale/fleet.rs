@@ -62,7 +62,8 @@ pub(super) struct Fleet {
 /// When it cannot be sold: more than a definition may hold.
 pub(super) fn definition(runs: usize, shares: u16, dates: usize) -> Result<Definition> {
     let refused = |e: inventory::definition::BadDefinition| Error::Refused(e.to_string());
-    let mut definition = Definition::try_from(sale::definition(LEDGER, shares)).map_err(refused)?;
+    let mut definition =
+        Definition::try_from(sale::definition(LEDGER, sale::Terms::of(shares))).map_err(refused)?;
     let mut timetable = definition.timetables.remove(0);
     for (at, stop) in timetable.stops.iter_mut().enumerate() {
         stop.name = format!("Station {at:02}");
