@@ -297,6 +297,10 @@ pub struct Board {
     /// former owner that beats on must not be believed again.
     epochs: BTreeMap<ShareId, Epoch>,
     rows: BTreeMap<(RunId, ClassId), BTreeMap<ShareId, RowSeen>>,
+    /// Where the rows of an incarnation are, and where rows of it were before others took their
+    /// place: a full beat says all of them anew, and is heard in time that grows with its own rows
+    /// and not with those of the fleet.
+    placed: BTreeMap<Incarnation, Vec<(RunId, ClassId, ShareId)>>,
     /// Own beats on their way: number, and when sent by one's own monotonic clock.
     sent: VecDeque<(u64, Millis)>,
     /// Own beats that came back: board offset, and when sent.
@@ -319,6 +323,7 @@ impl Board {
             shares: BTreeMap::new(),
             epochs: BTreeMap::new(),
             rows: BTreeMap::new(),
+            placed: BTreeMap::new(),
             sent: VecDeque::new(),
             echoes: VecDeque::new(),
             listening: None,
@@ -410,9 +415,7 @@ impl Board {
         self.shares
             .retain(|share, s| s.incarnation != beat.incarnation || epochs.contains_key(share));
         if beat.full || !complete {
-            for rows in self.rows.values_mut() {
-                rows.retain(|_, r| r.incarnation != beat.incarnation);
-            }
+            self.forget_rows(beat.incarnation);
         }
         let seen = NodeSeen {
             incarnation: beat.incarnation,
@@ -429,14 +432,28 @@ impl Board {
         if !complete {
             return;
         }
+        let placed = self.placed.entry(beat.incarnation).or_default();
         for row in beat.rows {
             let Some(epoch) = epochs.get(&row.share) else { continue };
+            let key = (row.run, row.class, row.share);
             let of_class = self.rows.entry((row.run, row.class)).or_default();
             // A former owner that still talks must not replace the rows of a later epoch.
             let newer = of_class.get(&row.share).is_none_or(|old| old.epoch <= *epoch);
             if newer || teeth::has(Bug::HighestWritten) {
                 let (incarnation, epoch) = (beat.incarnation, *epoch);
-                of_class.insert(row.share, RowSeen { incarnation, epoch, row });
+                let old = of_class.insert(row.share, RowSeen { incarnation, epoch, row });
+                if old.is_none_or(|old| old.incarnation != incarnation) {
+                    placed.push(key);
+                }
+            }
+        }
+    }
+
+    fn forget_rows(&mut self, of: Incarnation) {
+        for (run, class, share) in self.placed.remove(&of).unwrap_or_default() {
+            let Some(rows) = self.rows.get_mut(&(run, class)) else { continue };
+            if rows.get(&share).is_some_and(|row| row.incarnation == of) {
+                rows.remove(&share);
             }
         }
     }

@@ -34,6 +34,12 @@ impl Catalogue {
         self.runs.get(name).copied()
     }
 
+    /// Whether a share is a home of a run.
+    #[must_use]
+    pub fn lives_on(&self, run: RunId, share: ShareId) -> bool {
+        self.definition.homes_from(self.firsts[usize::from(run.0)], run).any(|home| home == share)
+    }
+
     /// See [`Definition::home`].
     #[must_use]
     pub fn home(&self, run: RunId, buyer: BuyerHash) -> ShareId {
@@ -55,6 +61,24 @@ mod tests {
     use crate::definition::Run;
     use crate::definition::tests::one_run;
     use crate::words::Digest128;
+
+    #[test]
+    fn a_run_lives_on_its_homes_and_nowhere_else() {
+        for (homes, shares) in [(1, 1), (1, 7), (3, 7), (7, 7), (16, 64)] {
+            let mut definition = one_run(3, 16, shares, 20);
+            definition.runs = (0..20)
+                .map(|at| Run { homes, train: format!("G{at}"), ..definition.runs[0].clone() })
+                .collect();
+            let catalogue = Catalogue::new(definition.clone());
+            for run in definition.run_ids() {
+                let all = (0..=shares).map(ShareId);
+                let here: Vec<_> = all.filter(|s| catalogue.lives_on(run, *s)).collect();
+                let mut known: Vec<_> = definition.homes(run).collect();
+                known.sort_unstable();
+                assert_eq!(here, known, "{homes} of {shares}");
+            }
+        }
+    }
 
     #[test]
     fn it_says_what_its_definition_says() {

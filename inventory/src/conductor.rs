@@ -51,6 +51,10 @@ const DRAIN_FOLD_MS: u64 = 10_000;
 /// claim together; the jitter is up to as much again.
 const COOLDOWN_MS: u64 = 50;
 
+/// Shares of which a turn begins to contend: each begins with the stock that Genesis gave it, which
+/// takes milliseconds to work out where a thousand runs are sold.
+const CONTENDED_AT_ONCE: usize = 16;
+
 /// A time of day that runs ahead of the monotonic clock by so much tells of a machine that slept,
 /// whose leases ended meanwhile. Less than that is what lies between reading two clocks, or a
 /// clock that is being set right; a lease that is a fifth too long is still far below any
@@ -491,16 +495,19 @@ impl Conductor {
     #[must_use]
     pub fn peers(&self, mono: Millis) -> Vec<Peer> {
         let Some(board) = &self.board else { return Vec::new() };
-        let others = board.nodes().filter(|(node, _)| *node != self.me.node);
-        let peer = |(node, seen): (NodeId, &crate::board::NodeSeen)| {
-            let shares = self.pool.shares().filter_map(|share| Some((share, board.share(share)?)));
-            let its = shares.filter(|(_, s)| s.node == node && s.incarnation == seen.incarnation);
-            Peer {
-                node,
-                incarnation: seen.incarnation,
-                silent_ms: board.since_heard(mono, node).unwrap_or(u64::MAX),
-                owns: its.map(|(share, s)| (share, s.epoch)).collect(),
+        let mut owned: BTreeMap<(NodeId, Incarnation), Vec<(ShareId, Epoch)>> = BTreeMap::new();
+        for share in self.pool.shares() {
+            if let Some(seen) = board.share(share) {
+                let owner = (seen.node, seen.incarnation);
+                owned.entry(owner).or_default().push((share, seen.epoch));
             }
+        }
+        let others = board.nodes().filter(|(node, _)| *node != self.me.node);
+        let peer = |(node, seen): (NodeId, &crate::board::NodeSeen)| Peer {
+            node,
+            incarnation: seen.incarnation,
+            silent_ms: board.since_heard(mono, node).unwrap_or(u64::MAX),
+            owns: owned.remove(&(node, seen.incarnation)).unwrap_or_default(),
         };
         others.map(peer).filter(|peer| peer.silent_ms <= PEER_KEPT_MS).collect()
     }
@@ -825,7 +832,11 @@ impl Conductor {
         }
         let Some(board) = &self.board else { return };
         let me = &self.me;
+        let mut begun = 0;
         for share in self.pool.shares() {
+            if begun >= CONTENDED_AT_ONCE {
+                break;
+            }
             if self.owners.contains_key(&share) {
                 continue;
             }
@@ -849,6 +860,7 @@ impl Conductor {
             let Some(prospect) = prospect.filter(|_| cool) else { continue };
             let new = Candidate::new(&self.pool, share, me.node, me.address, me.incarnation);
             let Some(candidate) = new else { continue };
+            begun += 1;
             if hands.contend(Contender::new(candidate, prospect)).is_ok() {
                 self.contended.insert(share);
             }

@@ -318,8 +318,15 @@ impl Definition {
 
     /// The shares on which a run lives, in order.
     pub fn homes(&self, run: RunId) -> impl Iterator<Item = ShareId> + use<> {
-        let count = self.runs[usize::from(run.0)].homes;
-        let (first, shares) = (self.run_hash(run), u64::from(self.shares));
+        self.homes_from(self.run_hash(run), run)
+    }
+
+    pub(crate) fn homes_from(
+        &self,
+        first: u64,
+        run: RunId,
+    ) -> impl Iterator<Item = ShareId> + use<> {
+        let (count, shares) = (self.runs[usize::from(run.0)].homes, u64::from(self.shares));
         (0..u64::from(count)).map(move |i| share_at(first.wrapping_add(i), shares))
     }
 

@@ -157,9 +157,10 @@ fn hash(text: &str) -> String {
     blake3::hash(text.as_bytes()).to_hex()[..16].to_owned()
 }
 
-/// Pretty, since people read ConfigMaps; our own types can always be written.
+/// Without spaces: a ConfigMap has at most 1 MiB, which the definition of a sale of some thousand
+/// runs fills. Our own types can always be written.
 fn json<T: serde::Serialize>(value: &T) -> String {
-    serde_json::to_string_pretty(value).unwrap_or_default()
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 fn found(

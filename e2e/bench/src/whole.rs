@@ -14,9 +14,9 @@ const SHARES: u16 = 16;
 /// Runs, all bought at the same time.
 const WHOLE_RUNS: u16 = 64;
 /// How often it is asked what was sold.
-const SLICE: Duration = Duration::from_secs(1);
+const SLICE: Duration = Duration::from_secs(2);
 /// The sale is over when of so many answers of a slice less than one was a ticket.
-const SOLD_OUT: u64 = 200;
+const SOLD_OUT: u64 = 50;
 /// Seconds of a sale that does not end.
 const SECONDS_MAX: u32 = 120;
 
