@@ -103,6 +103,11 @@ fn main() -> ExitCode {
         Format::Json => log.json().init(),
         Format::Text => log.init(),
     }
+    // A huge page is cleared when it is first touched, in up to milliseconds in which nobody is
+    // served; orders come one by one and fill small pages as well.
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::info!(%error, "huge pages stay on");
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

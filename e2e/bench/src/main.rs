@@ -6,6 +6,9 @@
 //! - [`load`]: wrk and its buyers.
 //! - [`variants`]: other crowds.
 //! - [`forwarding`]: more nodes.
+//! - [`arrivals`]: an open loop.
+//! - [`scale`]: how all of it grows.
+//! - [`yardsticks`]: what others sell with.
 //! - [`whole`]: a sale from beginning to end.
 //! - [`replay`], [`packing`]: what needs no engines.
 //! - [`cpu`]: whose processor time it was.
@@ -19,6 +22,7 @@
 //! killed, and the checker must find in its ledger all that was answered.
 
 mod answers;
+mod arrivals;
 mod ceiling;
 mod cpu;
 mod dice;
@@ -48,6 +52,7 @@ use e2e::process::ProcessId;
 use e2e::{Error, KafkaCluster, Redis, Result};
 use serde_json::{Map, Value, json};
 
+use arrivals::Arrived;
 use cpu::Threads;
 use guard::Recorded;
 use inventory::definition::Definition;
@@ -115,6 +120,8 @@ enum Workload {
     Variants,
     /// Two and four nodes, with buyers at the right one and at the wrong one.
     Forwarding,
+    /// Buyers who come at a constant rate, with one broker and with three.
+    Arrivals,
     /// A sale until nothing is left.
     Whole,
     /// What others sell with: a script in Redis, transactions in MariaDB.
@@ -140,6 +147,9 @@ struct Run {
     /// What to measure, of all that there is.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "sales,answers,dry")]
     only: Vec<Workload>,
+    /// How many brokers keep the orders of those who arrive at a constant rate: 1, 3, or both in turn.
+    #[arg(long, value_delimiter = ',', default_value = "1,3", value_parser = clap::value_parser!(u8).range(1..=3))]
+    brokers: Vec<u8>,
     /// Fail if the node is much slower, beside the ceiling, than is recorded; write nothing.
     #[arg(long)]
     guard: bool,
@@ -156,6 +166,8 @@ struct Run {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // As in the node; on kernels without huge pages there is nothing to switch off.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let done = match arguments.command {
         Some(Act::Ceiling { port, body }) => std::fs::read(&body)
             .and_then(|body| ceiling::serve(port, body))
@@ -342,6 +354,11 @@ impl Bench<'_> {
                 let forwarding = self.forwarding(house)?;
                 println!("{}", Compared::shown(&forwarding));
                 json!(forwarding)
+            }
+            Workload::Arrivals => {
+                let arrived = self.arrivals(house, ceiling)?;
+                println!("\n{}", Arrived::shown(&arrived));
+                json!(arrived)
             }
             Workload::Whole => {
                 let whole = self.whole(house)?;

@@ -39,7 +39,7 @@ pub(crate) const ORDERS_PER_RUN: u32 = 1_600;
 const SEATS_PER_COACH: u16 = 100;
 const DATE: &str = "2027-02-01";
 const SALE: &str = "bench/hot";
-const BUYER_HEADER: &str = "X-Buyer-Id";
+pub(crate) const BUYER_HEADER: &str = "X-Buyer-Id";
 
 /// A broker that is still warming up has founded a topic within two seconds.
 const FOUNDING_MS: u32 = 30_000;
@@ -53,7 +53,7 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 const JUDGE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where sales of this run are held.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct House<'a> {
     pub(crate) site: &'a Site,
     pub(crate) kafka: String,

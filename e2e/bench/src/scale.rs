@@ -112,8 +112,6 @@ pub(crate) struct Scale {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Predicted {
     pub(crate) shape: Shape,
-    /// Whether nothing looked at all rows, all shares or all pairs any more.
-    pub(crate) mended: bool,
     /// Orders a second, and the nodes that it needs; none if no fleet can.
     pub(crate) nodes: Vec<(f64, Option<u16>)>,
     /// The fleet that sells most, and its orders a second.
@@ -155,15 +153,12 @@ fn sized(size: Size) -> Result<Sized> {
     Ok(Sized { size, founding, heard, turned, planned, watched, folding, take_over_ms, seconds })
 }
 
-/// With orders that all reach the right node, and with orders that reach any; as it is, and as it
-/// would be without the scans.
-fn predicted(sized: &Sized) -> [Predicted; 4] {
-    let ways = [(Some(0.0), false), (None, false), (Some(0.0), true), (None, true)];
-    ways.map(|(forwarded, mended)| {
-        let costs = if mended { COSTS.without_scans() } else { COSTS };
+/// With orders that all reach the right node, and with orders that reach any.
+fn predicted(sized: &Sized) -> [Predicted; 2] {
+    [Some(0.0), None].map(|forwarded| {
         let shape = shape(sized, forwarded);
-        let nodes = RATES.map(|rate| (rate, costs.nodes_needed(rate, &shape)));
-        Predicted { shape, mended, nodes: nodes.to_vec(), most: costs.most(&shape) }
+        let nodes = RATES.map(|rate| (rate, COSTS.nodes_needed(rate, &shape)));
+        Predicted { shape, nodes: nodes.to_vec(), most: COSTS.most(&shape) }
     })
 }
 
@@ -324,11 +319,11 @@ impl Scale {
 
     /// What is no figure of one size.
     fn said(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Fits { dates, record_runs, config_map_runs, compact_runs } in &self.fits {
+        for Fits { dates, record_runs, config_map_runs } in &self.fits {
             writeln!(
                 f,
                 "Trains on {dates} dates each: {record_runs} runs fit the record that is Genesis, \
-                 {config_map_runs} the ConfigMap ({compact_runs} were it not written for people)."
+                 {config_map_runs} the ConfigMap."
             )?;
         }
         let Folding { shares, orders_of_a_share, orders_per_second, share_ms } = self.folding_few;
@@ -338,10 +333,9 @@ impl Scale {
              million/s: {share_ms:.0} ms.",
             orders_per_second / 1e6
         )?;
-        for Predicted { shape, mended, nodes, most } in &self.predicted {
+        for Predicted { shape, nodes, most } in &self.predicted {
             let how = if shape.forwarded.is_some() { "at the right node" } else { "at any node" };
-            let scans = if *mended { ", were there no scans" } else { "" };
-            write!(f, "{:.0} rows, orders {how}{scans}: nodes for", shape.rows)?;
+            write!(f, "{:.0} rows, orders {how}: nodes for", shape.rows)?;
             for (rate, nodes) in nodes {
                 let nodes = nodes.map_or("none can".to_owned(), |nodes| nodes.to_string());
                 write!(f, " {:.0}k/s {nodes},", rate / 1e3)?;
@@ -373,6 +367,6 @@ mod tests {
     #[test]
     fn a_definition_that_does_not_fit_is_found() {
         let fits = ledger::fits(16, 1).unwrap();
-        assert!(fits.config_map_runs < fits.compact_runs && fits.compact_runs <= fits.record_runs);
+        assert!(fits.config_map_runs <= fits.record_runs);
     }
 }

@@ -61,8 +61,6 @@ pub(crate) struct Fits {
     pub(crate) record_runs: usize,
     /// Into the ConfigMap of the founding Job.
     pub(crate) config_map_runs: usize,
-    /// The same if its JSON had no spaces and lines.
-    pub(crate) compact_runs: usize,
 }
 
 /// Measures partition 0.
@@ -100,7 +98,7 @@ pub(super) fn founding(fleet: &Fleet) -> Result<Founding> {
     });
     Ok(Founding {
         genesis_bytes: record_of.len(),
-        config_map_bytes: config_map(&fleet.definition)?.0,
+        config_map_bytes: config_map(&fleet.definition)?,
         assign_bytes: record(PoolEntry::Assign(fleet.assign()))?.len(),
         write_ms: median_millis(3, || {
             std::hint::black_box(written());
@@ -139,8 +137,8 @@ fn takes(definition: &Definition, pool: &Pool) -> Result<Vec<Vec<u8>>> {
     Ok(records)
 }
 
-/// Bytes of the founding Job's configuration, as the operator writes it and without spaces.
-fn config_map(definition: &Definition) -> Result<(usize, usize)> {
+/// Bytes of the founding Job's configuration, as the operator writes it.
+fn config_map(definition: &Definition) -> Result<usize> {
     let config = FoundingConfig {
         version: VERSION,
         step: Step::Topics,
@@ -155,9 +153,8 @@ fn config_map(definition: &Definition) -> Result<(usize, usize)> {
         timeout_ms: 8_000,
         definition: definition.clone().into(),
     };
-    let refused = |e: serde_json::Error| Error::Refused(e.to_string());
-    let pretty = serde_json::to_string_pretty(&config).map_err(refused)?;
-    Ok((pretty.len(), serde_json::to_string(&config).map_err(refused)?.len()))
+    let text = serde_json::to_string(&config).map_err(|e| Error::Refused(e.to_string()))?;
+    Ok(text.len())
 }
 
 /// The largest sales that can be written down, for trains that run on `dates` dates.
@@ -178,8 +175,7 @@ pub(super) fn fits(shares: u16, dates: usize) -> Result<Fits> {
     Ok(Fits {
         dates,
         record_runs: most(&|d| Ok(genesis(d).is_some()))?,
-        config_map_runs: most(&|d| Ok(config_map(d)?.0 <= CONFIG_MAP_BYTES_MAX))?,
-        compact_runs: most(&|d| Ok(config_map(d)?.1 <= CONFIG_MAP_BYTES_MAX))?,
+        config_map_runs: most(&|d| Ok(config_map(d)? <= CONFIG_MAP_BYTES_MAX))?,
     })
 }
 

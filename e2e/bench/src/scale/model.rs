@@ -21,9 +21,8 @@ pub(crate) struct Costs {
     /// more it is not more: frames take turns, two in a millisecond.
     pub(crate) many_shares_micros: f64,
     pub(crate) many_shares: f64,
-    /// Microseconds that a forwarded order costs beside, on the node that the buyer asked. Not
-    /// measured: twice an answer of the ceiling (`make bench`), since that node takes a request
-    /// and makes one.
+    /// Microseconds that a forwarded order costs beside, on both nodes. From `bench --only
+    /// forwarding`: two nodes, all buyers at the wrong one.
     pub(crate) forward_micros: f64,
     /// Microseconds to apply an empty beat, but for what grows. This and all below from
     /// `bench scale`, by its largest size beside its smallest.
@@ -32,18 +31,10 @@ pub(crate) struct Costs {
     pub(crate) beat_share_micros: f64,
     /// Microseconds to apply one row.
     pub(crate) row_micros: f64,
-    /// Microseconds of a full beat for each row of the board, whosever it is: the board looks at
-    /// all for those of the one who beats. With [`Costs::near_rows`], which a processor's cache of
-    /// 32 MB holds, and with [`Costs::far_rows`] or more, which it does not.
-    pub(crate) near_row_micros: f64,
-    pub(crate) near_rows: f64,
-    pub(crate) far_row_micros: f64,
-    pub(crate) far_rows: f64,
     /// Microseconds of a turn in which a beat came, for each share of the ledger.
     pub(crate) turn_share_micros: f64,
-    /// Microseconds of a report, for each pair of a node and a share: each node's are looked for
-    /// among all.
-    pub(crate) report_pair_micros: f64,
+    /// Microseconds of a report, made and written, for each share of the ledger.
+    pub(crate) report_share_micros: f64,
     /// Turns of a node in a second at most; then it takes more beats in one. Not measured: two for
     /// each frame of a node that is busy with one share, 37,033 orders a second and 32 a frame.
     pub(crate) turns: f64,
@@ -60,16 +51,12 @@ pub(crate) const COSTS: Costs = Costs {
     one_share_micros: 23.2,
     many_shares_micros: 44.1,
     many_shares: 16.0,
-    forward_micros: 19.8,
+    forward_micros: 8.0,
     beat_micros: 0.5,
-    beat_share_micros: 0.0035,
-    row_micros: 0.8,
-    near_row_micros: 0.007,
-    near_rows: 45_000.0,
-    far_row_micros: 0.03,
-    far_rows: 90_000.0,
-    turn_share_micros: 0.07,
-    report_pair_micros: 0.02,
+    beat_share_micros: 0.002,
+    row_micros: 0.6,
+    turn_share_micros: 0.05,
+    report_share_micros: 0.4,
     turns: 2_300.0,
     full_beats: 1.0,
     beats: 5.0,
@@ -118,27 +105,12 @@ impl Costs {
         let orders_a_beat = sales_per_second / nodes / beats;
         let changed = rows_each * (1.0 - (-orders_a_beat / rows_each.max(1e-9)).exp());
         let any = self.beat_micros + shares * self.beat_share_micros;
-        let full = any + rows_each * self.row_micros + self.scan_micros(shape.rows);
+        let full = any + rows_each * self.row_micros;
         let news = any + changed * self.row_micros;
         let applied = nodes * (self.full_beats * full + (beats - self.full_beats) * news);
         let turns = (nodes * beats).min(self.turns) * shares * self.turn_share_micros;
-        let reports = self.reports * nodes * shares * self.report_pair_micros;
+        let reports = self.reports * shares * self.report_share_micros;
         (applied + turns + reports) / 1e6
-    }
-
-    /// What it would be if a full beat touched the rows of its owner only, a turn for a beat the
-    /// shares that it names, and a report each share once.
-    pub(crate) fn without_scans(self) -> Self {
-        let (near_row_micros, far_row_micros) = (0.0, 0.0);
-        let (turn_share_micros, report_pair_micros) = (0.0, 0.0);
-        Self { near_row_micros, far_row_micros, turn_share_micros, report_pair_micros, ..self }
-    }
-
-    /// Microseconds in which a full beat looks at so many rows; between the two measured boards
-    /// along a straight line.
-    fn scan_micros(&self, rows: f64) -> f64 {
-        let step = ((rows - self.near_rows) / (self.far_rows - self.near_rows)).clamp(0.0, 1.0);
-        rows * (self.near_row_micros + step * (self.far_row_micros - self.near_row_micros))
     }
 
     /// Whether so many nodes can sell at this rate: `N × (cores − b) ≥ rate × cost`.
@@ -183,10 +155,8 @@ mod tests {
         beat_micros: 0.0,
         beat_share_micros: 0.0,
         row_micros: 0.0,
-        near_row_micros: 0.0,
-        far_row_micros: 0.0,
         turn_share_micros: 0.0,
-        report_pair_micros: 0.0,
+        report_share_micros: 0.0,
         ..COSTS
     };
     const SHAPE: Shape =
@@ -205,13 +175,13 @@ mod tests {
     fn an_order_costs_what_was_measured_and_a_forwarded_one_more() {
         assert_eq!(COSTS.order_micros(1.0, 0.0), 23.2);
         assert!((COSTS.order_micros(16.0, 0.0) - 44.1).abs() < 1e-9);
-        assert!((COSTS.order_micros(64.0, 0.5) - 54.0).abs() < 1e-9);
+        assert!((COSTS.order_micros(64.0, 0.5) - 48.1).abs() < 1e-9);
     }
 
     #[test]
     fn forwarding_needs_more_nodes() {
         let any_node = Shape { forwarded: None, ..SHAPE };
-        assert_eq!(FREE_BOARD.nodes_needed(1_000_000.0, &any_node), Some(43));
+        assert_eq!(FREE_BOARD.nodes_needed(1_000_000.0, &any_node), Some(31));
     }
 
     #[test]
