@@ -20,7 +20,7 @@ ALL = --workspace --features node/kafka,node/https,ledger/kafka,ledger/contract,
 PROGRAMS = -p node -p operator -p local -p buyers -p checker -p bench \
   --features node/kafka,node/https,checker/kafka
 
-.PHONY: demo test engines built patient hasty lint deny unit model fuzz strange programs install ledgers schema local sim teeth contract page cluster chaos tenth bench guard help
+.PHONY: demo test engines built patient hasty lint deny unit model fuzz strange programs install ledgers schema local sim teeth contract page cluster chaos tenth bench benches guard help
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -136,6 +136,12 @@ tenth: ## a tenth of the chaos
 bench: ## sales per second of one node beside what HTTP alone can do: two minutes, one table
 	cargo build --profile e2e $(PROGRAMS)
 	$(E2E_PROGRAMS)/bench $(BENCH)
+
+benches: ## all that can be measured, beside other shops too: twenty minutes; needs mariadb-server-core
+	cargo build --profile e2e $(PROGRAMS),bench/mariadb
+	$(E2E_PROGRAMS)/bench --only \
+	  sales,answers,variants,forwarding,arrivals,whole,yardsticks,dry $(BENCH)
+	$(E2E_PROGRAMS)/bench scale
 
 guard: ## fails if sales fell by more than 15 % of what is recorded, beside the ceiling
 	cargo build --profile e2e $(PROGRAMS)

@@ -712,6 +712,8 @@ impl Conductor {
         }
         match torn {
             Torn::Pool => {
+                // Whoever was obeyed is not forgotten: nothing is begun before that was read again.
+                self.pool_end = self.pool_end.max(self.pool.position());
                 self.pool = self.unread.clone();
                 hands.reread_pool();
             }

@@ -34,6 +34,8 @@ pub mod entry;
 pub mod fold;
 pub mod legs;
 pub mod message;
+#[cfg(test)]
+mod naive_tests;
 pub mod orders;
 pub mod owner;
 pub mod plan;

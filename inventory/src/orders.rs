@@ -31,8 +31,10 @@ pub(crate) type Slot = u32;
 #[derive(Debug, Clone)]
 struct Kept {
     id: OrderId,
-    /// The next older order of the same buyer whose home is here.
+    /// The next older order of the same buyer whose home is here, and the next newer one: the
+    /// oldest is forgotten first, and must be found without walking past all others.
     older: Option<Link>,
+    newer: Option<Link>,
     order: Order,
 }
 
@@ -118,7 +120,10 @@ impl Orders {
     pub(crate) fn insert(&mut self, id: OrderId, order: Order, here: bool) {
         let (key, buyer) = (of_digest(order.key), of_digest(order.buyer));
         let older = if here { self.newest(order.buyer) } else { None };
-        let slot = self.place(Kept { id, older: older.and_then(Link::to), order });
+        let slot = self.place(Kept { id, older: older.and_then(Link::to), newer: None, order });
+        if let Some(older) = older.and_then(|older| self.kept_mut(older)) {
+            older.newer = Link::to(slot);
+        }
         let chunks = &self.chunks;
         let hash_of = |of: fn(&Kept) -> u64| move |slot: Slot| kept(chunks, slot).map_or(0, of);
         if !count(&mut self.counted, id, slot) {
@@ -151,24 +156,17 @@ impl Orders {
         self.len -= 1;
     }
 
-    /// Takes an order out of the chain of its buyer's.
+    /// Takes an order out of the chain of its buyer's. One that is in none has no neighbours, and
+    /// no buyer leads to it.
     fn unlink(&mut self, gone: &Kept, slot: Slot) {
         let buyer = of_digest(gone.order.buyer);
-        // It was emptied already, so that a buyer whose newest it is has none by the table.
-        if self.buyers.find(buyer, |newest| newest == slot).is_some() {
-            match gone.older {
-                Some(older) => self.buyers.replace(buyer, slot, older.slot()),
-                None => self.buyers.remove(buyer, slot),
-            }
-            return;
+        match (gone.newer.and_then(|newer| self.kept_mut(newer.slot())), gone.older) {
+            (Some(newer), older) => newer.older = older,
+            (None, Some(older)) => self.buyers.replace(buyer, slot, older.slot()),
+            (None, None) => self.buyers.remove(buyer, slot),
         }
-        let mut next = self.newest(gone.order.buyer);
-        while let Some(newer) = next.and_then(|at| self.kept_mut(at)) {
-            if newer.older.is_some_and(|older| older.slot() == slot) {
-                newer.older = gone.older;
-                return;
-            }
-            next = newer.older.map(Link::slot);
+        if let Some(older) = gone.older.and_then(|older| self.kept_mut(older.slot())) {
+            older.newer = gone.newer;
         }
     }
 
@@ -382,6 +380,6 @@ mod tests {
 
     #[test]
     fn a_kept_order_is_small() {
-        assert!(size_of::<Option<Kept>>() <= 144, "{}", size_of::<Option<Kept>>());
+        assert!(size_of::<Option<Kept>>() <= 152, "{}", size_of::<Option<Kept>>());
     }
 }

@@ -499,12 +499,17 @@ impl Owner {
             }
             return;
         }
+        // A pool that is read anew is behind what was obeyed already: a sale that was suspended, a
+        // run that was withdrawn.
+        if let Some(end) = &mut self.pool_end {
+            *end = view.pool.position().max(*end);
+        }
         match input {
             Input::Command(caller, command) => self.command(now, view, caller, command, out),
             Input::Delivered(seq, fate) => self.delivered(now, view, seq, fate, out),
             Input::Record(at, record) => self.read_back(now, view, at, record, out),
             Input::PoolEnd(end) => {
-                self.pool_end = Some(end);
+                self.pool_end = Some(end).max(self.pool_end);
                 self.moved(now, view, out);
             }
             Input::Moved => self.moved(now, view, out),
@@ -574,8 +579,8 @@ impl Owner {
         self.decide(now, view, caller, command, None, out);
     }
 
-    /// Whether partition 0 was folded up to its end after the Claim, and the board has told the
-    /// former owner of it.
+    /// Whether partition 0 was folded up to its end after the Claim, and as far as it was ever
+    /// obeyed, and the board has told the former owner of the Claim.
     fn is_ready(&self, view: View<'_>) -> bool {
         let folded = self.pool_end.is_some_and(|end| view.pool.position() >= end)
             || teeth::has(Bug::SellBeforePool);
@@ -1127,8 +1132,8 @@ impl Owner {
                 self.learn(now, id, &there);
             }
             // It held seats there, so it can only have ended and been forgotten.
-            (OrderState::Placed { attempt: placed, .. }, Reply::No) if *placed == attempt => {
-                let why = End::Expired;
+            (OrderState::Placed { attempt: placed, paid, .. }, Reply::No) if *placed == attempt => {
+                let why = if *paid { End::Refunded } else { End::Expired };
                 self.write(now, &Entry::Closed { order: id, attempt, why });
             }
             _ => {}
@@ -1208,8 +1213,19 @@ impl Owner {
         answer: Answer,
         out: &mut Vec<Output>,
     ) {
-        if let Answer::Order { view: there, .. } = &answer {
-            self.learn(now, order, there);
+        match &answer {
+            Answer::Order { view: there, .. } => self.learn(now, order, there),
+            // It may have ended there and been forgotten before home was told.
+            Answer::Refused(Refusal::NotFound) => {
+                if let Some(OrderState::Placed { to, attempt, .. }) =
+                    self.state.order(order).map(|o| &o.state)
+                {
+                    let (to, attempt) = (*to, *attempt);
+                    let command = Command::Resolve { order, attempt };
+                    out.push(Output::Travel { to, order, attempt, command });
+                }
+            }
+            _ => {}
         }
         // The other share said it under its own lease or frame: it needs none of ours.
         out.push(Output::Answer(caller, answer));

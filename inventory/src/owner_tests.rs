@@ -654,3 +654,55 @@ proptest! {
         w.folds_to(&owner);
     }
 }
+
+/// A pool that is read anew from its beginning comes by where the Claim found it.
+#[test]
+fn a_pool_that_is_read_anew_does_not_bring_a_revoked_policy_back() {
+    let mut w = World::new(3, 1, 0);
+    let mut owner = w.claim(1);
+    let at_claim = w.pool.clone();
+    let suspended = crate::entry::Policy { state: crate::entry::SaleState::Suspended, ..policy(2) };
+    say(&mut w.pool, PoolEntry::Policy(suspended));
+    w.give(&mut owner, Input::Moved);
+    w.place(&mut owner, 1, request(1, 1, 0, 2, 1));
+    assert_eq!(w.answer(), Answer::Refused(Refusal::Suspended));
+    let obeyed = std::mem::replace(&mut w.pool, at_claim);
+    w.give(&mut owner, Input::Moved);
+    w.place(&mut owner, 2, request(2, 2, 0, 2, 1));
+    w.flow(&mut owner);
+    assert!(w.answers().is_empty(), "it waits until it knows as much as before");
+    w.pool = obeyed;
+    w.give(&mut owner, Input::Moved);
+    assert_eq!(w.answer(), Answer::Refused(Refusal::Suspended));
+}
+
+/// A paid order that lives elsewhere was refunded there without a word to its home, and was
+/// forgotten there a day after. Its buyer asks for it.
+#[test]
+fn an_order_that_was_forgotten_where_it_lived_ends_at_home() {
+    let mut w = World::new(3, 1, 0);
+    let mut owner = w.claim(1);
+    let order = OrderId { home: ShareId(1), epoch: owner.epoch(), number: 1 };
+    let of = request(1, 1, 0, 2, 1);
+    let (attempt, to) = (Attempt(1), ShareId(2));
+    let sent = Sent { order, attempt, to, request: of.clone() };
+    let seats: Seats = [500].into_iter().collect();
+    let placed = Entry::Placed { order, attempt, seats, deadline: w.now.wall };
+    let paid = Entry::Paid { order, payment: Digest128::default(), amount: 100 };
+    for entry in [Entry::Sent(sent), placed, paid] {
+        assert!(owner.write(w.now, &entry));
+    }
+    w.flow(&mut owner);
+    w.pass(400);
+    w.beat(&mut owner);
+    w.out.clear();
+    w.give(&mut owner, Input::Relayed(Caller(1), order, Answer::Refused(Refusal::NotFound)));
+    let asked = Command::Resolve { order, attempt };
+    let asks = |o: &Output| matches!(o, Output::Travel { command, .. } if *command == asked);
+    assert!(w.out.iter().any(asks), "{:?}", w.out);
+    assert_eq!(w.answer(), Answer::Refused(Refusal::NotFound));
+    w.give(&mut owner, Input::Reply(order, attempt, Reply::No));
+    w.flow(&mut owner);
+    let state = &owner.state().order(order).unwrap().state;
+    assert!(matches!(state, OrderState::Closed { why: End::Refunded, .. }), "{state:?}");
+}

@@ -245,3 +245,142 @@ impl Drop for Asked {
         self.line.talk.borrow_mut().waiting.remove(&self.number);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inventory::message::{decode_command, encode_answer};
+    use inventory::words::{Digest128, Epoch, OrderId};
+    use tokio::net::TcpListener;
+    use tokio::task::{JoinHandle, LocalSet};
+
+    const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\
+                          Upgrade: stationmaster-line\r\n\r\n";
+
+    fn key() -> LedgerKey {
+        LedgerKey::derive("a sale", [7; 16])
+    }
+
+    fn read(number: u32) -> Command {
+        let order = OrderId { home: ShareId(1), epoch: Epoch(1), number };
+        Command::Read { order, buyer: Digest128::default() }
+    }
+
+    /// The other end of a connection, behind the head of its first request.
+    async fn met(listener: &TcpListener) -> TcpStream {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        assert!(head.starts_with(b"GET /peer/v1/line HTTP/1.1\r\n"));
+        stream
+    }
+
+    /// The numbers of so many commands, in the order in which they came.
+    async fn heard(stream: &mut TcpStream, count: usize) -> Vec<u64> {
+        let (mut bytes, mut numbers) = (BytesMut::new(), Vec::new());
+        while numbers.len() < count {
+            if let Some((number, body)) = line::next(&bytes).unwrap() {
+                let end = body.end;
+                let command = line::command(&key(), number, &bytes[body]).unwrap();
+                assert_eq!(decode_command(command).unwrap().0, ShareId(1));
+                bytes.advance(end);
+                numbers.push(number);
+            } else if stream.read_buf(&mut bytes).await.unwrap() == 0 {
+                break;
+            }
+        }
+        numbers
+    }
+
+    type Asks = Vec<JoinHandle<Result<Answer, Lost>>>;
+
+    fn asks(courier: &Courier, to: Address, count: u32) -> Asks {
+        let ask = |number| {
+            let courier = courier.clone();
+            tokio::task::spawn_local(async move {
+                courier.send(to, &key(), ShareId(1), &read(number)).await
+            })
+        };
+        (1..=count).map(ask).collect()
+    }
+
+    async fn told(asks: Asks) -> Vec<Result<Answer, Lost>> {
+        let mut told = Vec::new();
+        for ask in asks {
+            told.push(ask.await.unwrap());
+        }
+        told
+    }
+
+    /// Runs what needs tasks of one thread.
+    fn on_one_thread<F: Future<Output = ()>>(what: F) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, what);
+    }
+
+    async fn listener() -> (TcpListener, Address) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+        (listener, address)
+    }
+
+    #[test]
+    fn answers_find_who_asked_in_whatever_order_they_come() {
+        on_one_thread(async {
+            let (listener, to) = listener().await;
+            let courier = Courier::default();
+            let asked = asks(&courier, to, 3);
+            let mut peer = met(&listener).await;
+            peer.write_all(SWITCH.as_bytes()).await.unwrap();
+            let mut bytes = BytesMut::new();
+            for number in heard(&mut peer, 3).await.into_iter().rev() {
+                let answer = Answer::GroupTooLarge(u32::try_from(number).unwrap());
+                line::put_answer(&mut bytes, number, &encode_answer(&answer));
+            }
+            peer.write_all(&bytes).await.unwrap();
+            assert_eq!(told(asked).await, [1, 2, 3].map(|n| Ok(Answer::GroupTooLarge(n))));
+            // The next one goes the same way.
+            let asked = asks(&courier, to, 1);
+            assert_eq!(heard(&mut peer, 1).await, [4]);
+            drop(peer);
+            assert_eq!(told(asked).await, [Err(Lost::Unknown)]);
+        });
+    }
+
+    #[test]
+    fn what_was_never_handed_over_was_certainly_not_seen() {
+        on_one_thread(async {
+            let (listener, to) = listener().await;
+            let courier = Courier::default();
+            let asked = asks(&courier, to, 2);
+            let mut peer = met(&listener).await;
+            peer.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+                .await
+                .unwrap();
+            assert_eq!(told(asked).await, [Err(Lost::NotSent), Err(Lost::NotSent)]);
+            // A line that failed is made anew for who asks next.
+            let asked = asks(&courier, to, 1);
+            let mut peer = met(&listener).await;
+            peer.write_all(SWITCH.as_bytes()).await.unwrap();
+            assert_eq!(heard(&mut peer, 1).await, [1]);
+            drop((peer, listener));
+            assert_eq!(told(asked).await, [Err(Lost::Unknown)]);
+            assert_eq!(told(asks(&courier, to, 1)).await, [Err(Lost::NotSent)], "nobody listens");
+        });
+    }
+
+    #[test]
+    fn a_peer_that_says_nothing_is_given_up() {
+        on_one_thread(async {
+            let (listener, to) = listener().await;
+            let courier = Courier::default();
+            let asked = asks(&courier, to, 1);
+            let mut peer = met(&listener).await;
+            peer.write_all(SWITCH.as_bytes()).await.unwrap();
+            assert_eq!(told(asked).await, [Err(Lost::Unknown)]);
+            assert_eq!(heard(&mut peer, 2).await, [1], "then it is hung up on");
+        });
+    }
+}
