@@ -73,8 +73,9 @@ deny: ## licenses, sources and banned crates of everything we depend on
 	  --root $(HOME)/.cache/stationmaster/tools cargo-deny
 	$(DENY) --workspace check --hide-inclusion-graph bans licenses sources
 
+# The docs have no code to test, and to look for some takes rustdoc half a minute.
 unit: ## every test that needs nothing but this checkout
-	cargo test $(ALL)
+	cargo test $(ALL) --all-targets
 
 model: ## the protocols on paper, exhaustively, whole and without each of their rules
 	cargo run --quiet --profile e2e -p model

@@ -266,6 +266,7 @@ fn apply_all(
         return Err(Fault::Frozen);
     }
     state.begin_frame(state.writer().now());
+    state.look_ahead(&entries);
     for (index, entry) in entries.iter().enumerate() {
         // Admission lets a Claim in only where it is alone; anywhere else it is a contradiction.
         let stray = matches!(entry, Entry::Claim { .. }) && frame.header.seq != Seq(0);

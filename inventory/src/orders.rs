@@ -1,10 +1,10 @@
 //! The orders of a share, kept by the million.
 //!
 //! Orders lie in slots that never move, and slot numbers lead to them: in a list by number, as
-//! owners count their orders, and in tables by key and by buyer. A slot number costs a table five
-//! to eleven bytes an order, where a tree would repeat the name, half of its nodes empty. The
-//! tables are divided into many, since one table of a million orders would stop a sale for the
-//! time that it takes to grow.
+//! owners count their orders, and in tables by key and by buyer. A slot number and half of a hash
+//! cost a table nine to twenty bytes an order, where a tree would repeat the name, half of its
+//! nodes empty. The tables are divided into many, since one table of a million orders would stop a
+//! sale for the time that it takes to grow.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -124,17 +124,14 @@ impl Orders {
         if let Some(older) = older.and_then(|older| self.kept_mut(older)) {
             older.newer = Link::to(slot);
         }
-        let chunks = &self.chunks;
-        let hash_of = |of: fn(&Kept) -> u64| move |slot: Slot| kept(chunks, slot).map_or(0, of);
         if !count(&mut self.counted, id, slot) {
-            self.ids.insert(of_id(id), slot, hash_of(|kept| of_id(kept.id)));
+            self.ids.insert(of_id(id), slot);
         }
         if here {
-            self.keys.insert(key, slot, hash_of(|kept| of_digest(kept.order.key)));
-            let buyer_of = hash_of(|kept| of_digest(kept.order.buyer));
+            self.keys.insert(key, slot);
             match older {
                 Some(older) => self.buyers.replace(buyer, older, slot),
-                None => self.buyers.insert(buyer, slot, buyer_of),
+                None => self.buyers.insert(buyer, slot),
             }
         }
         self.len += 1;
@@ -203,8 +200,16 @@ impl Orders {
         self.buyers.find(of_digest(buyer), has)
     }
 
+    /// Looks where an order of this key and buyer will be looked for: whoever does so for many
+    /// before the first waits for memory once, where one look after the other would wait for each.
+    pub(crate) fn look_ahead(&self, key: KeyHash, buyer: BuyerHash) {
+        let (keys, buyers) = (self.keys.has(of_digest(key)), self.buyers.has(of_digest(buyer)));
+        std::hint::black_box(keys | buyers);
+    }
+
     fn kept(&self, slot: Slot) -> Option<&Kept> {
-        kept(&self.chunks, slot)
+        let (chunk, at) = split(slot);
+        self.chunks.get(chunk)?.get(at)?.as_ref()
     }
 
     fn kept_mut(&mut self, slot: Slot) -> Option<&mut Kept> {
@@ -221,11 +226,6 @@ impl PartialEq for Orders {
 }
 
 impl Eq for Orders {}
-
-fn kept(chunks: &[Vec<Option<Kept>>], slot: Slot) -> Option<&Kept> {
-    let (chunk, at) = split(slot);
-    chunks.get(chunk)?.get(at)?.as_ref()
-}
 
 fn split(slot: Slot) -> (usize, usize) {
     (slot as usize / CHUNK, slot as usize % CHUNK)
@@ -264,44 +264,74 @@ fn of_id(id: OrderId) -> u64 {
     z ^ (z >> 31)
 }
 
+/// What a table knows of a hash: the seven bits by which it tells places apart at a glance, and the
+/// 25 by which it finds them, which is enough for parts of thirty million. So a part that grows
+/// does not have to look at the orders themselves, which lie all over the memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Half(u32);
+
+impl Half {
+    const FINDS: u32 = (1 << 25) - 1;
+
+    fn of(hash: u64) -> Self {
+        Self(((hash >> 57) as u32) << 25 | hash as u32 & Self::FINDS)
+    }
+
+    fn hash(self) -> u64 {
+        u64::from(self.0 >> 25) << 57 | u64::from(self.0 & Self::FINDS)
+    }
+}
+
+/// Where an order lies, and half of the hash that leads there.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    half: Half,
+    slot: Slot,
+}
+
 /// Slot numbers by a hash of what lies there.
 #[derive(Debug, Clone, Default)]
-struct Table(Vec<HashTable<Slot>>);
+struct Table(Vec<HashTable<Place>>);
 
 impl Table {
-    fn part(&self, hash: u64) -> Option<&HashTable<Slot>> {
-        self.0.get(part(hash))
-    }
-
     fn find(&self, hash: u64, is: impl Fn(Slot) -> bool) -> Option<Slot> {
-        self.part(hash)?.find(hash, |slot| is(*slot)).copied()
+        let half = Half::of(hash);
+        let found = |place: &Place| place.half == half && is(place.slot);
+        Some(self.0.get(part(hash))?.find(half.hash(), found)?.slot)
     }
 
-    fn insert(&mut self, hash: u64, slot: Slot, hash_of: impl Fn(Slot) -> u64) {
+    /// Whether there may be something of that hash.
+    fn has(&self, hash: u64) -> bool {
+        self.find(hash, |_| true).is_some()
+    }
+
+    fn insert(&mut self, hash: u64, slot: Slot) {
         if self.0.is_empty() {
             self.0.resize_with(PARTS, HashTable::new);
         }
-        self.0[part(hash)].insert_unique(hash, slot, |slot| hash_of(*slot));
+        let half = Half::of(hash);
+        let place = Place { half, slot };
+        self.0[part(hash)].insert_unique(half.hash(), place, |place| place.half.hash());
     }
 
     fn replace(&mut self, hash: u64, old: Slot, new: Slot) {
-        if let Some(found) =
-            self.0.get_mut(part(hash)).and_then(|p| p.find_mut(hash, |slot| *slot == old))
-        {
-            *found = new;
+        let half = Half::of(hash).hash();
+        let part = self.0.get_mut(part(hash));
+        if let Some(found) = part.and_then(|p| p.find_mut(half, |place| place.slot == old)) {
+            found.slot = new;
         }
     }
 
     fn remove(&mut self, hash: u64, slot: Slot) {
         if let Some(part) = self.0.get_mut(part(hash))
-            && let Ok(found) = part.find_entry(hash, |found| *found == slot)
+            && let Ok(found) = part.find_entry(Half::of(hash).hash(), |place| place.slot == slot)
         {
             found.remove();
         }
     }
 }
 
-/// Bits that the tables themselves do not look at: they take the lowest and the highest.
+/// By bits that [`Half`] leaves out.
 fn part(hash: u64) -> usize {
     (hash >> 40) as usize % PARTS
 }

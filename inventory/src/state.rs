@@ -420,6 +420,21 @@ impl ShareState {
         self.changes.drain(..)
     }
 
+    /// Looks where [`ShareState::apply`] will look for what these entries bring.
+    pub(crate) fn look_ahead(&self, entries: &[Entry]) {
+        for entry in entries {
+            match entry {
+                Entry::Held(Held { request, .. }) | Entry::Sent(Sent { request, .. }) => {
+                    self.orders.look_ahead(request.key, request.buyer);
+                }
+                Entry::Paid { order, .. } | Entry::Ended { order, .. } => {
+                    std::hint::black_box(self.orders.get(*order).map(|known| known.party));
+                }
+                _ => {}
+            }
+        }
+    }
+
     // The only mutator.
 
     /// Lets an entry happen.
