@@ -130,6 +130,27 @@ impl Legs {
         Some(Journey { from: journey.from - below, to: journey.from + above })
     }
 
+    /// The legs that are in both.
+    #[must_use]
+    pub const fn within(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// From the first leg of the first stretch that is another here than there to the last leg of
+    /// the last one. Outside of it, and on its border, no stretch differs or goes on.
+    #[must_use]
+    pub const fn touched(self, there: Self) -> Self {
+        let changed = self.0 ^ there.0;
+        if changed == 0 {
+            return Self::NONE;
+        }
+        let either = self.0 | there.0;
+        let (first, last) = (changed.trailing_zeros(), 127 - changed.leading_zeros());
+        let below = if first == 0 { 0 } else { (either << (128 - first)).leading_ones() };
+        let above = (either >> last).trailing_ones();
+        Self((u128::MAX << (first - below)) & (u128::MAX >> (128 - last - above)))
+    }
+
     /// The maximal ranges of legs: the stretches of a seat whose free legs these are.
     pub fn stretches(self) -> impl Iterator<Item = Journey> {
         let mut left = self.0;
@@ -183,6 +204,30 @@ mod tests {
                 union = union.with(Legs::of(s));
             }
             prop_assert_eq!(union, legs);
+        }
+
+        #[test]
+        fn what_is_touched_is_whole_stretches_and_all_that_differ(a: u128, b: u128, spare: u128) {
+            let all = Legs::all(128).bits();
+            // Mostly alike, as a seat is before and after.
+            let (a, b) = (a & all, (a & !spare | b & spare) & all);
+            for (a, b) in [(a, b), (b, a), (a, a), (0, a), (a, a & !1), (a, a & b)] {
+                let (before, after) = (Legs::from_bits(a), Legs::from_bits(b));
+                let touched = before.touched(after);
+                prop_assert_eq!(touched, after.touched(before));
+                prop_assert!(touched.stretches().count() <= 1, "in one piece");
+                prop_assert!(touched.hold(Legs::from_bits(a ^ b)));
+                for legs in [before, after] {
+                    for stretch in legs.stretches().map(Legs::of) {
+                        prop_assert!(touched.hold(stretch) || !touched.meet(stretch));
+                    }
+                }
+                for (here, there) in [(before, after), (after, before)] {
+                    for s in here.stretches().filter(|s| !touched.meet(Legs::of(*s))) {
+                        prop_assert_eq!(there.stretch_around(s), Some(s));
+                    }
+                }
+            }
         }
 
         #[test]

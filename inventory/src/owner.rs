@@ -63,7 +63,7 @@ const ASK_AFTER_MS: u64 = 5_000;
 const EXPIRIES_MAX: usize = 256;
 
 /// Blocks of one draw at most: a share of a hot run empties one in a few milliseconds.
-const DRAW_BLOCKS: u32 = 2;
+const DRAW_BLOCKS: u32 = 3;
 
 /// How long a draw may take before it is tried again.
 const DRAW_MS: u64 = 500;

@@ -314,6 +314,32 @@ fn release(holds: &mut BTreeMap<u64, u32>, deadline: Millis, party: u8) {
     }
 }
 
+/// When holds end, earliest first, and of those that end together the lowest slot.
+#[derive(Debug, Clone, Default)]
+struct Timers(BTreeMap<Millis, SmallVec<[Slot; 4]>>);
+
+impl Timers {
+    fn set(&mut self, at: Millis, slot: Slot) {
+        let slots = self.0.entry(at).or_default();
+        let place = slots.partition_point(|s| *s < slot);
+        slots.insert(place, slot);
+    }
+
+    fn clear(&mut self, at: Millis, slot: Slot) {
+        let Some(slots) = self.0.get_mut(&at) else { return };
+        if let Ok(place) = slots.binary_search(&slot) {
+            slots.remove(place);
+        }
+        if slots.is_empty() {
+            self.0.remove(&at);
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Millis, Slot)> {
+        self.0.iter().flat_map(|(at, slots)| slots.iter().map(|slot| (*at, *slot)))
+    }
+}
+
 /// What a decision needs to know beside the share.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules<'a> {
@@ -337,8 +363,8 @@ pub struct ShareState {
     frozen: Option<(Offset, String)>,
     stock: BTreeMap<(RunId, ClassId), Stock>,
     orders: Orders,
-    /// When holds end here.
-    timers: BTreeSet<(Millis, Slot)>,
+    /// When holds end here, and which: those of one frame end together.
+    timers: Timers,
     /// When to ask the share where an unpaid order lives what became of it.
     asks: BTreeSet<(Millis, OrderId)>,
     /// When an order may be forgotten.
@@ -366,7 +392,7 @@ impl ShareState {
             frozen: None,
             stock: BTreeMap::new(),
             orders: Orders::default(),
-            timers: BTreeSet::new(),
+            timers: Timers::default(),
             asks: BTreeSet::new(),
             ended: BTreeSet::new(),
             refused: BTreeSet::new(),
@@ -565,7 +591,10 @@ impl ShareState {
         let key = (request.run, request.class);
         let stock = self.stock.get_mut(&key).ok_or(Impossible::NoStock(key.0, key.1))?;
         let legs = Legs::of(request.journey);
-        held.seats.iter().try_for_each(|seat| stock.check(*seat, legs))?;
+        // All before the first is taken; one is checked when it is.
+        if held.seats.len() > 1 {
+            held.seats.iter().try_for_each(|seat| stock.check(*seat, legs))?;
+        }
         for seat in &held.seats {
             let (before, after) = stock.take(*seat, legs)?;
             self.changes.push(Change { run: key.0, class: key.1, before, after });
@@ -578,7 +607,9 @@ impl ShareState {
             deadline: held.deadline,
         };
         self.put_order(id, request, state);
-        self.timers.extend(self.orders.slot(id).map(|slot| (held.deadline, slot)));
+        if let Some(slot) = self.orders.slot(id) {
+            self.timers.set(held.deadline, slot);
+        }
         Ok(())
     }
 
@@ -587,7 +618,7 @@ impl ShareState {
         let order = self.orders.at_mut(slot).ok_or(Impossible::Unknown(id))?;
         match &mut order.state {
             OrderState::Held { attempt, seats, deadline } => {
-                self.timers.remove(&(*deadline, slot));
+                self.timers.clear(*deadline, slot);
                 let of_class = self.holds.entry((order.run, order.class)).or_default();
                 release(of_class, *deadline, order.party);
                 order.state = OrderState::Paid { attempt: *attempt, seats: seats.clone(), payment };
@@ -609,7 +640,7 @@ impl ShareState {
                 OrderState::Held { attempt, seats, deadline },
                 End::Cancelled | End::Expired | End::Withdrawn,
             ) => {
-                self.timers.remove(&(*deadline, slot));
+                self.timers.clear(*deadline, slot);
                 let of_class = self.holds.entry((order.run, order.class)).or_default();
                 release(of_class, *deadline, order.party);
                 (*attempt, seats.clone(), None)
@@ -1016,7 +1047,7 @@ impl ShareState {
 
     /// When holds end here, earliest first.
     pub fn timers(&self) -> impl Iterator<Item = (Millis, OrderId)> + '_ {
-        self.timers.iter().filter_map(|(at, slot)| Some((*at, self.orders.at(*slot)?.0)))
+        self.timers.iter().filter_map(|(at, slot)| Some((at, self.orders.at(slot)?.0)))
     }
 
     /// The last Take that was accepted.

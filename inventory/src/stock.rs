@@ -101,7 +101,14 @@ impl Stock {
     }
 
     fn place(&self, seat: u16) -> Result<usize, StockError> {
-        self.seats.binary_search(&seat).map_err(|_| StockError::Absent(seat))
+        let absent = StockError::Absent(seat);
+        // As far from the first as its number says, unless some between them are elsewhere.
+        let far = self.seats.first().and_then(|first| seat.checked_sub(*first)).ok_or(absent)?;
+        let far = usize::from(far).min(self.seats.len() - 1);
+        if self.seats[far] == seat {
+            return Ok(far);
+        }
+        self.seats[..far].binary_search(&seat).map_err(|_| absent)
     }
 
     /// Whether the seat is here and free on all of `legs`.

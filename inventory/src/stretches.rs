@@ -11,7 +11,7 @@ use crate::legs::{Journey, Legs};
 pub(crate) struct Stretches {
     /// Length in legs and first stop of each stretch, ascending: the tightest that fits a journey
     /// comes first.
-    keys: Vec<(u8, u8)>,
+    keys: Vec<Key>,
     /// The seats of each, descending, so that the lowest is taken off the end. Never empty.
     seats: Vec<Vec<u16>>,
 }
@@ -19,14 +19,17 @@ pub(crate) struct Stretches {
 impl Stretches {
     /// Follows a seat whose free legs changed.
     pub(crate) fn change(&mut self, seat: u16, before: Legs, after: Legs) {
-        let gone = |s: &Journey| after.stretch_around(*s) != Some(*s);
-        before.stretches().filter(gone).for_each(|stretch| self.remove(seat, stretch));
-        let new = |s: &Journey| before.stretch_around(*s) != Some(*s);
-        after.stretches().filter(new).for_each(|stretch| self.add(seat, stretch));
+        let touched = before.touched(after);
+        for stretch in before.within(touched).stretches() {
+            self.remove(seat, stretch);
+        }
+        for stretch in after.within(touched).stretches() {
+            self.add(seat, stretch);
+        }
     }
 
     fn add(&mut self, seat: u16, stretch: Journey) {
-        let key = key(stretch);
+        let key = Key::of(stretch);
         match self.keys.binary_search(&key) {
             Ok(at) => {
                 let seats = &mut self.seats[at];
@@ -41,10 +44,12 @@ impl Stretches {
     }
 
     fn remove(&mut self, seat: u16, stretch: Journey) {
-        let Ok(at) = self.keys.binary_search(&key(stretch)) else { return };
+        let Ok(at) = self.keys.binary_search(&Key::of(stretch)) else { return };
         let seats = &mut self.seats[at];
-        let place = seats.partition_point(|s| *s > seat);
-        if seats.get(place) == Some(&seat) {
+        if seats.last() == Some(&seat) {
+            // Nearly always: it is the lowest that is sold.
+            seats.pop();
+        } else if let Ok(place) = seats.binary_search_by(|s| seat.cmp(s)) {
             seats.remove(place);
         }
         if seats.is_empty() {
@@ -56,13 +61,31 @@ impl Stretches {
     /// Stretches that contain the journey, the shortest first: length in legs, and who has one,
     /// descending.
     pub(crate) fn around(&self, journey: Journey) -> impl Iterator<Item = (u8, &[u16])> {
-        let long_enough = self.keys.partition_point(|(legs, _)| *legs < journey.leg_count());
+        let long_enough = self.keys.partition_point(|key| key.legs() < journey.leg_count());
         let keys = self.keys[long_enough..].iter().zip(&self.seats[long_enough..]);
-        keys.filter(move |((legs, from), _)| *from <= journey.from() && from + legs >= journey.to())
-            .map(|((legs, _), seats)| (*legs, seats.as_slice()))
+        keys.filter(move |(key, _)| key.from() <= journey.from() && key.to() >= journey.to())
+            .map(|(key, seats)| (key.legs(), seats.as_slice()))
     }
 }
 
-fn key(stretch: Journey) -> (u8, u8) {
-    (stretch.leg_count(), stretch.from())
+/// Length in legs above, first stop below: in one number, which is compared at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key(u16);
+
+impl Key {
+    fn of(stretch: Journey) -> Self {
+        Self(u16::from(stretch.leg_count()) << 8 | u16::from(stretch.from()))
+    }
+
+    fn legs(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    fn from(self) -> u8 {
+        (self.0 & 0xff) as u8
+    }
+
+    fn to(self) -> u8 {
+        self.from() + self.legs()
+    }
 }

@@ -24,7 +24,7 @@ use crate::sale::STOPS;
 /// Where many more want something, all legs are sold however they are divided.
 const BUYERS_PER_SEAT: u64 = 3;
 /// As the product draws.
-const DRAW_BLOCKS: usize = 2;
+const DRAW_BLOCKS: usize = 3;
 const LOW_WATER_SEATS: u32 = 2;
 const RUN: RunId = RunId(0);
 

@@ -18,7 +18,7 @@ use crate::replay;
 /// founding Job in one.
 const CONFIG_MAP_BYTES_MAX: usize = 1_048_576;
 /// As an owner draws.
-const DRAW_BLOCKS: usize = 2;
+const DRAW_BLOCKS: usize = 3;
 /// Shares of which the first stock is worked out.
 const INITIALS: u16 = 8;
 /// The largest log of a share that is folded here; a longer one is folded no faster.
