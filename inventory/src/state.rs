@@ -320,8 +320,16 @@ struct Timers(BTreeMap<Millis, SmallVec<[Slot; 4]>>);
 
 impl Timers {
     fn set(&mut self, at: Millis, slot: Slot) {
-        let slots = self.0.entry(at).or_default();
-        let place = slots.partition_point(|s| *s < slot);
+        // Usually the last: what is held later ends later.
+        let slots = match self.0.last_entry().filter(|last| *last.key() == at) {
+            Some(last) => last.into_mut(),
+            None => self.0.entry(at).or_default(),
+        };
+        let place = if slots.last() < Some(&slot) {
+            slots.len()
+        } else {
+            slots.partition_point(|s| *s < slot)
+        };
         slots.insert(place, slot);
     }
 
