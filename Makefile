@@ -134,12 +134,15 @@ chaos: ## half an hour of overlapping faults on real processes; SEED=n, TENTH=1,
 tenth: ## a tenth of the chaos
 	$(MAKE) --no-print-directory chaos TENTH=1
 
+# What is shipped is what is measured.
+MEASURED = -p node -p checker -p bench --features node/kafka,node/https,checker/kafka
+bench benches: E2E_PROGRAMS = $(CARGO_TARGET_DIR)/release
 bench: ## sales per second of one node beside what HTTP alone can do: two minutes, one table
-	cargo build --profile e2e $(PROGRAMS)
+	cargo build --release $(MEASURED)
 	$(E2E_PROGRAMS)/bench $(BENCH)
 
 benches: ## all that can be measured, beside other shops too: twenty minutes; needs mariadb-server-core
-	cargo build --profile e2e $(PROGRAMS),bench/mariadb
+	cargo build --release $(MEASURED),bench/mariadb
 	$(E2E_PROGRAMS)/bench --only \
 	  sales,answers,variants,forwarding,arrivals,whole,yardsticks,dry $(BENCH)
 	$(E2E_PROGRAMS)/bench scale

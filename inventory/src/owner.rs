@@ -529,16 +529,28 @@ impl Owner {
     /// monotonic clock; the last word of an epoch for ever.
     #[must_use]
     pub fn waits_since(&self) -> Option<Millis> {
-        if self.stopped || self.flights.len() >= FRAMES_IN_FLIGHT_MAX {
+        if self.stopped || !self.has_place() {
             return None;
         }
         let last_word = self.yielding.is_some() && self.flights.is_empty();
         if self.draft.is_empty() { last_word.then_some(Millis(0)) } else { self.open.since }
     }
 
+    /// Whether the next frame may go: alone, or behind one that is no larger. A small one would
+    /// cost as much as a large one, and what it brings is soon part of one (Nagle's rule, RFC 896).
+    fn has_place(&self) -> bool {
+        let answers = self.open.answers.len();
+        match self.flights.back() {
+            None => true,
+            Some(last) => {
+                self.flights.len() < FRAMES_IN_FLIGHT_MAX && answers >= last.then.answers.len()
+            }
+        }
+    }
+
     /// The next frame to append, if there is something to say and a place in the window.
     pub fn seal(&mut self, now: Now) -> Option<(Seq, Vec<u8>)> {
-        if self.stopped || self.flights.len() >= FRAMES_IN_FLIGHT_MAX {
+        if self.stopped || !self.has_place() {
             return None;
         }
         let mut yields = false;
