@@ -35,6 +35,10 @@ use crate::words::{
 /// buyers would join those who hear "unknown" if this node dies.
 pub const FRAMES_IN_FLIGHT_MAX: usize = 2;
 
+/// A frame that is worth its own way whatever is in front of it, far below what a frame can hold:
+/// nobody must hear that it is full while it might go.
+const LARGE_FRAME_BYTES: usize = FRAME_BYTES_MAX / 4;
+
 /// Requests that wait for a draw or for the board. At 20,000 requests a second and a beat
 /// every 50 ms a share sees 1,000 of them; more means that the board stands still.
 pub const PARKED_MAX: usize = 1_024;
@@ -536,16 +540,14 @@ impl Owner {
         if self.draft.is_empty() { last_word.then_some(Millis(0)) } else { self.open.since }
     }
 
-    /// Whether the next frame may go: alone, or behind one that is no larger. A small one would
-    /// cost as much as a large one, and what it brings is soon part of one (Nagle's rule, RFC 896).
+    /// Whether the next frame may go: alone, or behind one that brings no more, or when it is large.
+    /// A small one would cost as much as a large one, and what it brings is soon part of one
+    /// (Nagle's rule, RFC 896).
     fn has_place(&self) -> bool {
-        let answers = self.open.answers.len();
-        match self.flights.back() {
-            None => true,
-            Some(last) => {
-                self.flights.len() < FRAMES_IN_FLIGHT_MAX && answers >= last.then.answers.len()
-            }
-        }
+        let Some(last) = self.flights.back() else { return true };
+        let large = self.open.answers.len() >= last.then.answers.len()
+            || self.draft.bytes() >= LARGE_FRAME_BYTES;
+        large && self.flights.len() < FRAMES_IN_FLIGHT_MAX
     }
 
     /// The next frame to append, if there is something to say and a place in the window.

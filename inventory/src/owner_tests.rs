@@ -706,3 +706,37 @@ fn an_order_that_was_forgotten_where_it_lived_ends_at_home() {
     let state = &owner.state().order(order).unwrap().state;
     assert!(matches!(state, OrderState::Closed { why: End::Refunded, .. }), "{state:?}");
 }
+
+#[test]
+fn a_second_frame_goes_when_it_brings_as_much_as_the_first_or_is_large() {
+    let mut world = World::new(3, 12, 0);
+    let mut owner = world.claim(1);
+    let few = |world: &mut World, owner: &mut Owner, buyers: std::ops::Range<u8>| {
+        for buyer in buyers {
+            world.place(owner, buyer.into(), request(buyer, buyer, 0, 2, 1));
+        }
+    };
+    few(&mut world, &mut owner, 0..3);
+    let first = world.write(&mut owner).unwrap();
+    few(&mut world, &mut owner, 3..5);
+    assert_eq!((owner.waits_since(), world.write(&mut owner)), (None, None), "two behind three");
+    few(&mut world, &mut owner, 5..6);
+    assert!(owner.waits_since().is_some(), "three behind three");
+    let second = world.write(&mut owner).unwrap();
+    few(&mut world, &mut owner, 6..20);
+    assert_eq!(world.write(&mut owner), None, "two are under way");
+    for (seq, at) in [first, second] {
+        world.give(&mut owner, Input::Delivered(seq, Fate::At(at)));
+    }
+    // Many, and behind them so many passengers that fewer orders make a large frame.
+    few(&mut world, &mut owner, 20..155);
+    world.write(&mut owner).unwrap();
+    let mut orders = 0;
+    while owner.waits_since().is_none() {
+        let buyer = 155 + orders;
+        world.place(&mut owner, 0, request(buyer, buyer, 0, 2, 5));
+        orders += 1;
+    }
+    assert!((20..135).contains(&orders), "{orders}");
+    assert!(world.write(&mut owner).is_some());
+}

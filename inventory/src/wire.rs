@@ -205,6 +205,11 @@ impl Draft {
         self.count == 0
     }
 
+    /// Its bytes so far.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Says `entry`.
     ///
     /// # Errors
