@@ -141,7 +141,7 @@ bench: ## sales per second of one node beside what HTTP alone can do: two minute
 	cargo build --release $(MEASURED)
 	$(E2E_PROGRAMS)/bench $(BENCH)
 
-benches: ## all that can be measured, beside other shops too: twenty minutes; needs mariadb-server-core
+benches: ## all that can be measured, beside other shops too: twenty minutes; needs mariadb-server-core mariadb-client-core
 	cargo build --release $(MEASURED),bench/mariadb
 	$(E2E_PROGRAMS)/bench --only \
 	  sales,answers,variants,forwarding,arrivals,whole,yardsticks,dry $(BENCH)
