@@ -64,10 +64,14 @@ const SLEPT_MS: u64 = 100;
 /// A node that does not beat itself trusts the board while beats of others come at all.
 const BOARD_OK_MS: u64 = 1_000;
 
-/// Frames that are handed to the log in a millisecond, and at once after a quiet one. A frame
-/// costs a node and a broker as much as ten orders, whatever is in it. Where many shares sell at
-/// the same time, they take turns, and what waits meanwhile goes in one frame. One busy share
-/// has about one frame in a millisecond.
+/// Frames of a node that are under way at the same time, of whichever shares, before others have to
+/// wait for their turn. A frame costs a node and a broker as much as ten orders, whatever is in it,
+/// and what waits meanwhile goes in one frame. So as many go as the log takes: more while it is
+/// quick, fewer while it is busy.
+const FRAMES_UNDER_WAY: usize = 2;
+/// Frames that take turns: so many go in a millisecond, and at once after a quiet one, however many
+/// are under way. A broker that hangs has some of them, and must not hold up the others; and one
+/// that is far away is given more than fit in one of its round trips.
 const FRAMES_PER_MS: u64 = 2;
 const FRAMES_AT_ONCE: u64 = 4;
 
@@ -204,6 +208,8 @@ pub enum Mail {
 pub struct Work {
     /// Commands for shares that are owned here.
     pub commands: Vec<(ShareId, Caller, Command)>,
+    /// Commands were decided since the last turn: see [`Conductor::command`].
+    pub decided: bool,
     /// Mail.
     pub mail: Vec<Mail>,
     /// Fates of frames.
@@ -227,6 +233,7 @@ impl Work {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.commands.is_empty()
+            && !self.decided
             && self.mail.is_empty()
             && self.fates.is_empty()
             && self.pool.is_empty()
@@ -347,11 +354,14 @@ pub struct Conductor {
     last: Option<Now>,
     pace: Pace,
     out: Vec<Output>,
+    /// What commands that were decided between turns want done.
+    undone: Vec<(ShareId, Output)>,
 }
 
-/// How many frames may go (a token bucket).
+/// How many frames may go: a window, and a token bucket for what does not fit it.
 #[derive(Debug, Default)]
 struct Pace {
+    under_way: usize,
     left: u64,
     at: Millis,
     /// Some had to wait.
@@ -359,15 +369,19 @@ struct Pace {
 }
 
 impl Pace {
-    fn pass(&mut self, mono: Millis) {
+    fn pass(&mut self, mono: Millis, under_way: usize) {
+        self.under_way = under_way;
         let more = mono.since(self.at).saturating_mul(FRAMES_PER_MS);
         self.left = self.left.saturating_add(more).min(FRAMES_AT_ONCE);
         (self.at, self.short) = (mono, false);
     }
 
     fn take(&mut self) -> bool {
-        self.short = self.left == 0;
-        self.left = self.left.saturating_sub(1);
+        self.short = self.left == 0 && self.under_way >= FRAMES_UNDER_WAY;
+        if !self.short {
+            self.left = self.left.saturating_sub(1);
+            self.under_way += 1;
+        }
         !self.short
     }
 }
@@ -399,6 +413,7 @@ impl Conductor {
             last: None,
             pace: Pace::default(),
             out: Vec::new(),
+            undone: Vec::new(),
         }
     }
 
@@ -541,6 +556,35 @@ impl Conductor {
         empty && mono.since(since) >= LEASE_MS && waiting == 0
     }
 
+    // Between turns.
+
+    /// Decides a command as soon as it has come, without waiting for the turn: what it writes goes
+    /// with the next frame, and what it wants done is done, in the next turn, of which the caller
+    /// of this makes sure. Returns what there is to answer at once; if that is nothing, `caller`
+    /// is answered through [`Hands::answer`].
+    pub fn command(
+        &mut self,
+        now: Now,
+        share: ShareId,
+        caller: Caller,
+        command: &Command,
+    ) -> Option<Outcome> {
+        self.wake(now);
+        let (Some(board), Some(owner)) = (&self.board, self.owners.get_mut(&share)) else {
+            return Some(Outcome::Rehomed);
+        };
+        let view = View { pool: &self.pool, board };
+        owner.handle(now, view, Input::Command(caller, command), &mut self.out);
+        if let [Output::Answer(told, _)] = self.out[..]
+            && told == caller
+            && let Some(Output::Answer(_, answer)) = self.out.pop()
+        {
+            return Some(Outcome::Answered(answer));
+        }
+        self.undone.extend(self.out.drain(..).map(|output| (share, output)));
+        None
+    }
+
     // A turn.
 
     /// Lets everything that has come happen, in the order in which it can matter. `work` is
@@ -548,6 +592,9 @@ impl Conductor {
     pub fn turn(&mut self, now: Now, work: &mut Work, hands: &mut impl Hands) {
         let moved = !work.pool.is_empty() || !work.board.is_empty();
         self.wake(now);
+        for (share, output) in std::mem::take(&mut self.undone) {
+            self.perform(now, share, output, hands);
+        }
         self.read_pool(&mut work.pool, hands);
         self.read_board(now, &mut work.board, hands);
         for mail in work.mail.drain(..) {
@@ -569,7 +616,7 @@ impl Conductor {
             self.each(now, || Input::Moved, hands);
         }
         let ticked = std::mem::take(&mut work.ticked);
-        work.paced = false;
+        (work.paced, work.decided) = (false, false);
         if ticked {
             // Who was silent for so long may have lost its shares by right, to one that has
             // ended since without a word: only the log can tell.
@@ -894,7 +941,7 @@ impl Conductor {
     /// one that has waited for the longest is the first.
     fn seal(&mut self, now: Now, hands: &mut impl Hands) {
         let mut refused = Vec::new();
-        self.pace.pass(now.mono);
+        self.pace.pass(now.mono, self.owners.values().map(Owner::under_way).sum());
         let ready = |(share, owner): (&ShareId, &Owner)| Some((owner.waits_since()?, *share));
         let mut waiting: Vec<(Millis, ShareId)> = self.owners.iter().filter_map(ready).collect();
         waiting.sort_unstable();
@@ -1001,18 +1048,18 @@ fn scatter(seed: u64, step: u64) -> u64 {
 mod tests {
     use super::*;
 
+    /// How many frames go of a hundred that want to.
+    fn gone(pace: &mut Pace, mono: u64, under_way: usize) -> u64 {
+        pace.pass(Millis(mono), under_way);
+        let gone = (0..100).take_while(|_| pace.take()).count() as u64;
+        assert!(pace.short, "more were wanted");
+        gone
+    }
+
     #[test]
-    fn a_few_frames_go_at_once_and_then_two_in_a_millisecond() {
+    fn while_many_are_under_way_frames_take_turns() {
         let mut pace = Pace::default();
-        let mut gone = |mono: u64| {
-            pace.pass(Millis(mono));
-            let mut gone = 0;
-            while gone < 100 && pace.take() {
-                gone += 1;
-            }
-            assert!(pace.short, "more were wanted");
-            gone
-        };
+        let mut gone = |mono| gone(&mut pace, mono, FRAMES_UNDER_WAY);
         assert_eq!(gone(86_400_000), FRAMES_AT_ONCE);
         assert_eq!(gone(86_400_000), 0);
         assert_eq!(gone(86_400_001), FRAMES_PER_MS);
@@ -1020,8 +1067,16 @@ mod tests {
         // A clock that stands still or a time before it gives none.
         assert_eq!(gone(86_400_099), 0);
         let mut pace = Pace::default();
-        pace.pass(Millis(1_000));
+        pace.pass(Millis(1_000), FRAMES_UNDER_WAY);
         assert!(pace.take());
         assert!(!pace.short, "nobody had to wait");
+    }
+
+    #[test]
+    fn where_the_log_is_quick_nobody_waits_for_a_turn() {
+        let mut pace = Pace::default();
+        assert_eq!(gone(&mut pace, 86_400_000, FRAMES_UNDER_WAY), FRAMES_AT_ONCE);
+        assert_eq!(gone(&mut pace, 86_400_000, FRAMES_UNDER_WAY - 1), 1);
+        assert_eq!(gone(&mut pace, 86_400_000, 0), FRAMES_UNDER_WAY as u64);
     }
 }

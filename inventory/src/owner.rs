@@ -550,6 +550,12 @@ impl Owner {
         large && self.flights.len() < FRAMES_IN_FLIGHT_MAX
     }
 
+    /// Frames that were handed over and of which nothing was heard yet.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.flights.iter().filter(|flight| flight.fate.is_none()).count()
+    }
+
     /// The next frame to append, if there is something to say and a place in the window.
     pub fn seal(&mut self, now: Now) -> Option<(Seq, Vec<u8>)> {
         if self.stopped || !self.has_place() {

@@ -8,15 +8,16 @@ use std::rc::Rc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use inventory::board::{Board, NodeState};
-use inventory::conductor::{self, Conductor, Me, Place};
-use inventory::owner::Now;
+use inventory::conductor::{self, Conductor, Me, Onward, Outcome, Place};
+use inventory::owner::{Answer, Now};
 use inventory::pool::Pool;
+use inventory::state::Command;
 use inventory::words::{Address, Incarnation, Millis, NodeId, Offset, ShareId};
 use ledger::Fate;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::courier::Courier;
-use crate::desk::Desk;
+use crate::desk::{Asked, Desk};
 use crate::draw::Drawer;
 use crate::telemetry::Metrics;
 
@@ -148,6 +149,15 @@ impl Station {
         self.clock.now()
     }
 
+    /// Has a command decided for a share that is owned here.
+    pub(crate) fn ask(&self, share: ShareId, command: &Command) -> Asked {
+        let now = self.now();
+        self.desk.ask(|caller| {
+            let conductor = &mut self.world.borrow_mut().conductor;
+            conductor.command(now, share, caller, command)
+        })
+    }
+
     /// Where a share is owned.
     #[must_use]
     pub fn locate(&self, share: ShareId) -> Place {
@@ -157,8 +167,13 @@ impl Station {
     /// Sends mail to the worker; a full box is counted and the mail dropped, as if the network
     /// had lost it: every sender has a way to go on after that.
     pub(crate) fn post(&self, mail: Mail) {
-        if self.mail.try_send(mail).is_err() {
-            self.metrics.mail_dropped.inc();
+        let Err(refused) = self.mail.try_send(mail) else { return };
+        self.metrics.mail_dropped.inc();
+        // Of whoever waits for what was passed on, nobody else knows.
+        if let Mail::Conductor(conductor::Mail::Returned(Onward::Relay { caller, .. }, _)) =
+            refused.into_inner()
+        {
+            self.desk.answer(caller, Outcome::Answered(Answer::Unknown));
         }
     }
 }

@@ -14,7 +14,7 @@ use inventory::claim::Standing;
 use inventory::conductor::{self, Hands, Mark, NotTaken, Note, Onward, Outcome, Torn, Work};
 use inventory::contend::Contender;
 use inventory::draw::Drawing;
-use inventory::owner::{Caller, Fate, Now, Stopped};
+use inventory::owner::{Answer, Caller, Fate, Now, Stopped};
 use inventory::pool::PoolVerdict;
 use inventory::state::Command;
 use inventory::words::{Address, ClassId, Digest128, Offset, RunId, ShareId};
@@ -120,7 +120,7 @@ impl<S: Ledgers> Worker<S> {
     fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (work, hands) = (&mut self.work, &mut self.hands);
         let mut heard = false;
-        hands.station.desk.collect(cx, &mut work.commands);
+        work.decided |= hands.station.desk.collect(cx, &mut work.commands);
         while hands.log.poll_fates(cx, &mut self.fates).is_ready() {}
         for (slip, fate) in self.fates.drain(..) {
             heard |= fate != ledger::Fate::Unknown;
@@ -236,8 +236,16 @@ impl<S: Ledgers> Hands for Own<S> {
     }
 
     fn pass_on(&mut self, to: ShareId, command: Command, onward: Onward) {
-        if self.station.desk.submit_for(to, command, onward).is_err() {
-            tracing::warn!(share = %to, "the inbox is full; an order on its way asks again");
+        if self.station.desk.leave(to, command, onward).is_err() {
+            tracing::warn!(share = %to, "the inbox is full");
+            match onward {
+                // The order asks again.
+                Onward::Travel { .. } => {}
+                // A buyer waits, and nobody else knows of it.
+                Onward::Relay { caller, .. } => {
+                    self.station.desk.answer(caller, Outcome::Answered(Answer::Busy("full")));
+                }
+            }
         }
     }
 

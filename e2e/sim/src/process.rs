@@ -114,15 +114,15 @@ pub(crate) struct Notes<'a> {
 pub(crate) struct Desk {
     pub(crate) slots: BTreeMap<u64, Slot>,
     callers: u64,
-    /// Commands for the next turn.
+    /// Commands that owners have left for each other, for the next turn.
     pub(crate) inbox: Vec<(ShareId, Caller, Command)>,
 }
 
 impl Desk {
-    pub(crate) fn submit(&mut self, share: ShareId, command: Command, slot: Slot) {
+    pub(crate) fn take_slot(&mut self, slot: Slot) -> Caller {
         self.callers += 1;
         self.slots.insert(self.callers, slot);
-        self.inbox.push((share, Caller(self.callers), command));
+        Caller(self.callers)
     }
 }
 
@@ -154,7 +154,8 @@ impl Hands for Notes<'_> {
     }
 
     fn pass_on(&mut self, to: ShareId, command: Command, onward: Onward) {
-        self.desk.submit(to, command, Slot::Owner(onward));
+        let caller = self.desk.take_slot(Slot::Owner(onward));
+        self.desk.inbox.push((to, caller, command));
     }
 
     fn send(&mut self, at: Address, to: ShareId, command: Command, onward: Onward) {
