@@ -1,28 +1,47 @@
 //! A port: takes connections, and has their requests answered on this thread.
+//!
+//! A connection on which nothing is answered for long is closed. hyper would set a timer for that
+//! before each request and clear it again; here, one look at all connections now and then does.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
 use std::net::{IpAddr, TcpListener};
-use std::rc::Rc;
+use std::pin::{Pin, pin};
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use slab::Slab;
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 /// An answer.
 pub type Reply = Response<Full<Bytes>>;
 
-/// Whoever needs longer for a request line and headers is not a buyer, a peer or an operator.
+/// Whoever needs longer for a request line and headers is not a buyer, a peer or an operator. Idle
+/// connections end after that too.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Headers of a request at most, and bytes of its head: browsers and gateways send some 30 in
 /// 4 KiB, of which a token has 2.
 const HEADERS_MAX: usize = 64;
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// How often connections are looked at that have no timer of their own, and after how many looks in a
+/// row without anything they end: in 5 to 7.5 seconds.
+const LOOK: Duration = Duration::from_millis(2_500);
+const QUIET_LOOKS_MAX: u8 = 2;
+/// The same where an answer is on its way: a weak link takes a large page in pieces, seconds apart.
+const STUCK_LOOKS_MAX: u8 = 8;
 /// Connections that the kernel holds while a turn is under way.
 const BACKLOG: i32 = 4_096;
 
@@ -41,6 +60,15 @@ pub fn bind(address: std::net::SocketAddr) -> std::io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// What requests may become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upgrades {
+    /// Requests are answered, and that is all.
+    Never,
+    /// A request may ask for another protocol on its connection.
+    Allowed,
+}
+
 /// Serves a port until the task is ended. `meet` is told who has connected, and what it returns
 /// answers the requests of that connection, one after the other.
 ///
@@ -51,10 +79,11 @@ pub fn bind(address: std::net::SocketAddr) -> std::io::Result<TcpListener> {
 /// What the system says of the listener.
 pub fn listen<M, A, F>(
     listener: TcpListener,
+    upgrades: Upgrades,
     open: Rc<Cell<usize>>,
     most: usize,
     meet: M,
-) -> std::io::Result<JoinHandle<()>>
+) -> io::Result<JoinHandle<()>>
 where
     M: Fn(IpAddr) -> A + 'static,
     A: Fn(Request<Incoming>) -> F + 'static,
@@ -62,6 +91,8 @@ where
 {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
+    let watch = Rc::new(Watch::default());
+    tokio::task::spawn_local(Watch::keep(Rc::downgrade(&watch)));
     Ok(tokio::task::spawn_local(async move {
         loop {
             match listener.accept().await {
@@ -69,9 +100,12 @@ where
                     let _ = stream.set_nodelay(true);
                     let answer = meet(peer.ip());
                     open.set(open.get() + 1);
-                    let open = Rc::clone(&open);
+                    let (open, watch) = (Rc::clone(&open), Rc::clone(&watch));
                     tokio::task::spawn_local(async move {
-                        serve(stream, answer).await;
+                        match upgrades {
+                            Upgrades::Never => watch.serve(stream, answer).await,
+                            Upgrades::Allowed => serve(stream, answer).await,
+                        }
                         open.set(open.get() - 1);
                     });
                 }
@@ -86,7 +120,15 @@ where
     }))
 }
 
-async fn serve<A, F>(stream: tokio::net::TcpStream, answer: A)
+fn http() -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX);
+    http
+}
+
+/// What may become something else has to leave its thread, as far as hyper knows, and so cannot
+/// be watched.
+async fn serve<A, F>(stream: TcpStream, answer: A)
 where
     A: Fn(Request<Incoming>) -> F,
     F: Future<Output = Reply>,
@@ -95,9 +137,234 @@ where
         let reply = answer(request);
         async move { Ok::<_, Infallible>(reply.await) }
     });
-    let mut http = hyper::server::conn::http1::Builder::new();
+    let mut http = http();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    http.max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX);
     // A connection that ends badly is the client's affair.
     let _ = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+}
+
+/// The connections of a port.
+#[derive(Debug, Default)]
+struct Watch(RefCell<Slab<Rc<Life>>>);
+
+/// What is known of a connection.
+#[derive(Debug, Default)]
+struct Life {
+    /// A request is being answered.
+    answering: Cell<bool>,
+    /// A part of an answer waits for the other end to take what went before.
+    stuck: Cell<bool>,
+    /// Looks since the last answer was made or a part of it went out.
+    quiet: Cell<u8>,
+    /// Its time is up.
+    over: Cell<bool>,
+    /// Of its task, which stays the same.
+    waker: OnceCell<Waker>,
+}
+
+impl Watch {
+    /// Looks at all connections as long as there is a port.
+    async fn keep(watch: Weak<Self>) {
+        let mut looks = tokio::time::interval(LOOK);
+        // After a pause of this process, connections have a whole turn before them as well.
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let Some(watch) = watch.upgrade() else { return };
+            for (_, life) in watch.0.borrow().iter() {
+                life.look();
+            }
+        }
+    }
+
+    async fn serve<A, F>(&self, stream: TcpStream, answer: A)
+    where
+        A: Fn(Request<Incoming>) -> F,
+        F: Future<Output = Reply>,
+    {
+        let life = Rc::new(Life::default());
+        let key = self.0.borrow_mut().insert(Rc::clone(&life));
+        let service = service_fn(|request| {
+            life.answering.set(true);
+            let (reply, life) = (answer(request), &life);
+            async move {
+                let reply = reply.await;
+                life.answering.set(false);
+                life.quiet.set(0);
+                Ok::<_, Infallible>(reply)
+            }
+        });
+        let stream = Watched { stream: TokioIo::new(stream), life: Rc::clone(&life) };
+        let mut connection = pin!(http().serve_connection(stream, service));
+        let alive = |cx: &mut Context<'_>| {
+            life.waker.get_or_init(|| cx.waker().clone());
+            // First what has come: a request that is already here must not be hung up on.
+            if connection.as_mut().poll(cx).is_ready() || life.is_over() {
+                // A connection that ends badly is the client's affair.
+                return Poll::Ready(());
+            }
+            Poll::Pending
+        };
+        poll_fn(alive).await;
+        self.0.borrow_mut().remove(key);
+    }
+}
+
+impl Life {
+    fn look(&self) {
+        let quiet = self.quiet.get() + 1;
+        let most = if self.stuck.get() { STUCK_LOOKS_MAX } else { QUIET_LOOKS_MAX };
+        if self.answering.get() {
+            self.quiet.set(0);
+        } else if quiet <= most {
+            self.quiet.set(quiet);
+        } else {
+            self.over.set(true);
+            if let Some(waker) = self.waker.get() {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// Whether its time is up, and nothing has come of it since that was found.
+    fn is_over(&self) -> bool {
+        self.over.replace(false) && !self.answering.get() && self.quiet.get() > 0
+    }
+}
+
+/// A connection that tells when bytes go out. Those that come in do not count: whoever sends one
+/// letter now and then would never end.
+#[derive(Debug)]
+struct Watched {
+    stream: TokioIo<TcpStream>,
+    life: Rc<Life>,
+}
+
+impl Watched {
+    fn stream(self: Pin<&mut Self>) -> Pin<&mut TokioIo<TcpStream>> {
+        Pin::new(&mut self.get_mut().stream)
+    }
+
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.life.stuck.set(written.is_pending());
+        if written.is_ready() {
+            self.life.quiet.set(0);
+        }
+        written
+    }
+}
+
+impl Read for Watched {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.stream().poll_read(cx, buf)
+    }
+}
+
+impl Write for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = self.as_mut().stream().poll_write(cx, buf);
+        self.wrote(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = self.as_mut().stream().poll_write_vectored(cx, bufs);
+        self.wrote(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks until it is over.
+    fn looks(life: &Life) -> u8 {
+        let mut looks = 0;
+        while !life.over.get() && looks < 100 {
+            life.look();
+            looks += 1;
+        }
+        looks
+    }
+
+    #[test]
+    fn a_connection_ends_when_nothing_goes_out_for_some_looks() {
+        let life = Life::default();
+        assert_eq!(looks(&life), QUIET_LOOKS_MAX + 1);
+        assert!(life.is_over());
+        let life = Life::default();
+        life.stuck.set(true);
+        assert_eq!(looks(&life), STUCK_LOOKS_MAX + 1, "an answer is on its way");
+        let life = Life::default();
+        life.answering.set(true);
+        assert_eq!(looks(&life), 100, "an answer is being made");
+    }
+
+    #[test]
+    fn a_request_that_came_before_the_end_was_noticed_is_answered() {
+        let life = Life::default();
+        looks(&life);
+        life.answering.set(true);
+        assert!(!life.is_over());
+        life.answering.set(false);
+        life.quiet.set(0);
+        assert!(!life.is_over(), "it was answered meanwhile");
+        assert_eq!(looks(&life), QUIET_LOOKS_MAX + 1);
+    }
+
+    #[test]
+    fn who_says_nothing_is_hung_up_on_and_who_asks_is_answered() {
+        use std::io::{Read as _, Write as _};
+
+        let listener = bind((std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let port = listener.local_addr().unwrap();
+        let client = std::thread::spawn(move || {
+            let connect = || std::net::TcpStream::connect(port).unwrap();
+            let (mut silent, mut buyer) = (connect(), connect());
+            let mut answered = 0;
+            for _ in 0..4 {
+                buyer.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+                let mut bytes = [0; 512];
+                answered += usize::from(buyer.read(&mut bytes).unwrap() > 0);
+                std::thread::sleep(Duration::from_secs(2));
+            }
+            // Long ago.
+            (silent.read(&mut [0; 8]).unwrap(), answered)
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async move {
+            let open = Rc::new(Cell::new(0));
+            let answer = |_| |_| async { Reply::default() };
+            let serving = listen(listener, Upgrades::Never, Rc::clone(&open), 8, answer).unwrap();
+            let asked = tokio::task::spawn_blocking(move || client.join().unwrap());
+            assert_eq!(asked.await.unwrap(), (0, 4));
+            serving.abort();
+            while open.get() > 0 {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
 }

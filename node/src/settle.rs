@@ -32,7 +32,7 @@ use tokio::sync::watch;
 use crate::http::orders::json;
 use crate::http::reply;
 use crate::http::runs::time;
-use crate::port;
+use crate::port::{self, Upgrades};
 
 /// Changes of one transaction, about: a few hundred kilobytes, written within 100 ms.
 const BATCH_CHANGES: usize = 2_000;
@@ -160,7 +160,7 @@ pub async fn run(
     let metrics = Arc::new(Metrics::default());
     let (publish, names) = watch::channel(None::<Names>);
     let counted = Arc::clone(&metrics);
-    port::listen(port, Rc::default(), CONNECTIONS_MAX, move |_| {
+    port::listen(port, Upgrades::Never, Rc::default(), CONNECTIONS_MAX, move |_| {
         let metrics = Arc::clone(&counted);
         move |request: Request<Incoming>| {
             let reply = answer(request.uri().path(), &metrics);
@@ -556,7 +556,7 @@ fn message(definition: &Catalogue, source: &str, change: &Change) -> Option<Mess
         (SOURCE, source.to_owned()),
         ("ce_type", format!("dev.stationmaster.order.{}.v1", change.what.name())),
         ("ce_subject", order.clone()),
-        ("ce_time", time(change.at)),
+        ("ce_time", time(change.at).to_string()),
         ("content-type", "application/json".to_owned()),
     ];
     Some(Message { key: order, headers, value: json(definition, &change.view)? })

@@ -22,6 +22,8 @@ pub struct Metrics {
     pub answers: Family<Word, Counter>,
     /// Those of them that wrote something.
     pub written: Counter,
+    /// Those of them that said "sold out".
+    pub sold_out: Counter,
     /// Answers "busy", by what was missing.
     pub busy: Family<Word, Counter>,
     /// Frames handed to the ledger.
@@ -73,10 +75,12 @@ impl Default for Metrics {
         let mail_dropped: Counter = register!("mail_dropped", "Mail dropped for want of room");
         let beats: Counter = register!("beats", "Beats published");
         let written = answers.get_or_create(&Word { kind: "written" }).clone();
+        let sold_out = answers.get_or_create(&Word { kind: "sold-out" }).clone();
         Self {
             registry,
             answers,
             written,
+            sold_out,
             busy,
             frames,
             frame_bytes,

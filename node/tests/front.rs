@@ -1,207 +1,24 @@
 //! One node over a ledger in memory, met by buyers, a provider and a browser as they are.
 
+mod house;
+
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::num::NonZeroU16;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use control::config::{Identity as Buyers, Keys, Payment};
-use crds::sale::TrainSale;
-use inventory::entry::{Assign, Genesis, Limits, Policy, PoolEntry, SaleState};
-use inventory::pool::{ledger_id, pool_record};
-use inventory::words::{Incarnation, Millis, NodeId, ShareId};
-use ledger::memory::{MemoryLedger, MemoryLog};
-use ledger::{Log, Partition, Slip};
-use node::{Identity, Ledgers, Role, Setup, Wish};
+use house::{Node, header, seconds};
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
-const NAME: &str = "default.demo";
-const NODE: &str = "n1";
 const SECRET: &str = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-
-fn seconds() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    now.as_secs()
-}
-
-struct Memory {
-    ledger: MemoryLedger,
-    board: MemoryLedger,
-}
-
-impl Ledgers for Memory {
-    type Log = MemoryLog;
-    type Board = MemoryLog;
-
-    fn name(&self) -> &str {
-        NAME
-    }
-
-    fn log(&self) -> MemoryLog {
-        self.ledger.handle()
-    }
-
-    fn board(&self) -> MemoryLog {
-        self.board.handle()
-    }
-}
-
-/// A ledger with what is sold, an open sale, and all of it given to one node.
-fn founded() -> MemoryLedger {
-    let sale =
-        TrainSale::from_yaml(include_str!("../../examples/minimal.yaml")).expect("it is good");
-    let definition = crds::definition::found(&sale).expect("it can be sold");
-    let shares = definition.shares;
-    let ledger = MemoryLedger::new(NonZeroU16::MIN.saturating_add(shares));
-    let node: NodeId = NODE.parse().expect("a node's name");
-    let limits = Limits {
-        passengers_per_order: 3,
-        live_holds: 2,
-        orders: 10,
-        payment_ms: 2_000,
-        grace_ms: 0,
-        low_water_seats: 2,
-    };
-    let policy = Policy { version: 1, state: SaleState::Active, open: None, close: None, limits };
-    let nodes = (1..=shares).map(|s| (ShareId(s), node)).collect();
-    let id = [7; 16];
-    let entries = [
-        PoolEntry::Genesis(Box::new(Genesis { topic_id: id, definition })),
-        PoolEntry::Policy(policy),
-        PoolEntry::Assign(Assign { version: 1, nodes, ..Assign::default() }),
-    ];
-    let mut log = ledger.handle();
-    for entry in entries {
-        let now = Millis(seconds() * 1_000);
-        let record = pool_record(ledger_id(NAME, id), Incarnation(0), now, &[entry]);
-        log.append(Partition(0), Slip(0), &record.expect("it fits")).expect("there is room");
-    }
-    ledger
-}
-
-struct Node {
-    port: u16,
-    wish: watch::Sender<Wish>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Node {
-    fn start(buyers: Buyers, payment: Payment, origins: &[&str]) -> Self {
-        let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let (front, control) = (listen(), listen());
-        let port = front.local_addr().expect("it is bound").port();
-        let address = control.local_addr().expect("it is bound").to_string();
-        let setup = Setup {
-            live: None,
-            me: Identity {
-                node: NODE.parse().expect("a node's name"),
-                address: address.parse().expect("an address"),
-                incarnation: Incarnation(1),
-                role: Role::Sell,
-                weight: 1,
-            },
-            sale: "default/demo".to_owned(),
-            buyers: front,
-            control,
-            identity: buyers,
-            payment,
-            origins: origins.iter().map(ToString::to_string).collect(),
-            operator: None,
-            redis: None,
-        };
-        let board = MemoryLedger::new(NonZeroU16::MIN);
-        let memory = Memory { ledger: founded(), board };
-        let (wish, wanted) = watch::channel(Wish::Serve);
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let work = node::run(setup, memory, wanted, |_| ());
-            let local = tokio::task::LocalSet::new();
-            local.block_on(&runtime.expect("a runtime"), work).expect("it can serve");
-        });
-        let node = Self { port, wish, thread: Some(thread) };
-        let begun = Instant::now();
-        while node.ask("GET", "/readyz", &[], "").status != 200 {
-            assert!(begun.elapsed() < Duration::from_secs(20), "it gets ready");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        node
-    }
-
-    fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        let mut stream = TcpStream::connect(address).expect("it listens");
-        let wait = Some(Duration::from_secs(10));
-        stream.set_read_timeout(wait).expect("it can be set");
-        let mut text = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
-        for (name, value) in headers {
-            text.push_str(&format!("{name}: {value}\r\n"));
-        }
-        text.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
-        stream.write_all(text.as_bytes()).expect("it reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("it answers");
-        Answer::of(&answer)
-    }
-
-    /// Asks until the answer is another than "busy": the first beats of a board take a moment.
-    fn patiently(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        let begun = Instant::now();
-        loop {
-            let answer = self.ask(method, path, headers, body);
-            if answer.status != 503 || begun.elapsed() > Duration::from_secs(10) {
-                return answer;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.wish.send(Wish::Kill);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: Value,
-}
-
-impl Answer {
-    fn of(text: &str) -> Self {
-        let (head, body) = text.split_once("\r\n\r\n").expect("a whole answer");
-        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
-        let body = serde_json::from_str(body).unwrap_or(Value::Null);
-        Self { status, head: head.to_lowercase(), body }
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(": "))
-    }
-
-    fn kind(&self) -> &str {
-        let kind = self.body["type"].as_str().unwrap_or("");
-        kind.rsplit('/').next().unwrap_or("")
-    }
-}
 
 const ORDER: &str = r#"{"run":"G101/2027-02-01","from":"BJP","to":"SHH","class":"Second",
 "passengers":[{"document":"P\u00e41"},{"document":"P2"}]}"#;
-
-fn header() -> Buyers {
-    Buyers::Header { name: "X-Buyer-Id".into(), from: Vec::new() }
-}
 
 fn folder(name: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("front-{name}-{}", std::process::id()));

@@ -24,7 +24,7 @@ use super::page::File;
 use super::problem::Problem;
 use super::reply;
 use super::runs::time;
-use crate::port::{self, Reply};
+use crate::port::{self, Reply, Upgrades};
 use crate::station::{Station, World};
 use crate::telemetry::Word;
 
@@ -67,7 +67,7 @@ pub fn listen(
     sale: String,
 ) -> std::io::Result<JoinHandle<()>> {
     let viewer = Rc::new(Viewer { station, sale, picture: RefCell::default() });
-    port::listen(listener, Rc::default(), CONNECTIONS_MAX, move |_| {
+    port::listen(listener, Upgrades::Never, Rc::default(), CONNECTIONS_MAX, move |_| {
         let viewer = Rc::clone(&viewer);
         move |request| {
             let reply = viewer.answer(&request).unwrap_or_else(Problem::into_reply);
@@ -230,7 +230,7 @@ impl Picture {
         Self {
             sale: sale.to_owned(),
             node: station.me.node.to_string(),
-            as_of: time(now.wall),
+            as_of: time(now.wall).to_string(),
             selling: selling(pool, now.wall),
             nodes: board.map_or_else(Vec::new, |b| nodes(b, pool, now.mono)),
             shares: pool.shares().map(|share| shown(share, board, pool, now.mono)).collect(),
@@ -349,7 +349,7 @@ fn classes(world: &World, definition: &Definition, run: RunId) -> Vec<Class> {
         Class {
             name: of.name.clone(),
             stock: Stock { seats, pool, free, held, sold, complete },
-            next_hold_ends: next.map(time),
+            next_hold_ends: next.map(|at| time(at).to_string()),
         }
     };
     (0..).map(ClassId).zip(&timetable.classes).map(one).collect()

@@ -15,11 +15,13 @@ pub mod runs;
 mod sale;
 
 use std::net::{IpAddr, TcpListener};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{self, HeaderName, HeaderValue};
@@ -27,7 +29,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use inventory::board::NodeState;
 use tokio::task::JoinHandle;
 
-use crate::port::{self, Reply};
+use crate::port::{self, Reply, Upgrades};
 use crate::station::Station;
 pub use cors::Origins;
 use identity::Identity;
@@ -45,6 +47,8 @@ const BODY_DROPPED_MAX: usize = 1024 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Headers of an answer, with those that hyper adds.
 const HEADERS_USUAL: usize = 12;
+/// Times that are written down: those below 25 milliseconds.
+const TIMINGS_KEPT: usize = 250;
 /// Parts of a path that are looked at: one more than any page has.
 const SEGMENTS_MAX: usize = 5;
 /// How long the node took, for whoever looks into a browser's network view (W3C Server Timing).
@@ -69,7 +73,30 @@ pub(crate) struct Shop {
     pub(crate) station: Rc<Station>,
     pub(crate) front: Front,
     pub(crate) pages: pages::Pages,
+    timings: Timings,
     contract: contract::Contract,
+}
+
+/// What the node says of how long it took, in tenths of a millisecond. Nearly all times are short;
+/// those are written down once.
+#[derive(Debug)]
+struct Timings(Vec<HeaderValue>);
+
+impl Timings {
+    fn new() -> Self {
+        Self((0..TIMINGS_KEPT).map(Self::value).collect())
+    }
+
+    fn value(tenths: usize) -> HeaderValue {
+        let text = format!("node;dur={}.{}", tenths / 10, tenths % 10);
+        // Letters and digits are a header's value.
+        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("node"))
+    }
+
+    fn of(&self, took: Duration) -> HeaderValue {
+        let tenths = usize::try_from(took.as_micros() / 100).unwrap_or(usize::MAX);
+        self.0.get(tenths).cloned().unwrap_or_else(|| Self::value(tenths))
+    }
 }
 
 /// A connection, as handlers see it.
@@ -90,8 +117,9 @@ pub fn listen(
 ) -> std::io::Result<JoinHandle<()>> {
     let contract = contract::Contract::of(&front);
     let open = Rc::clone(&station.connections);
-    let shop = Rc::new(Shop { station, front, pages: pages::Pages::default(), contract });
-    port::listen(listener, open, CONNECTIONS_MAX, move |peer| {
+    let (pages, timings) = (pages::Pages::default(), Timings::new());
+    let shop = Rc::new(Shop { station, front, pages, timings, contract });
+    port::listen(listener, Upgrades::Never, open, CONNECTIONS_MAX, move |peer| {
         let visit = Rc::new(Visit { shop: Rc::clone(&shop), peer });
         move |request| {
             let visit = Rc::clone(&visit);
@@ -111,12 +139,7 @@ async fn answer(visit: &Rc<Visit>, request: Request<Incoming>) -> Reply {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // In tenths of a millisecond; writing a fraction digit by digit costs as much as a hash.
-    let tenths = began.elapsed().as_micros() / 100;
-    let took = format!("node;dur={}.{}", tenths / 10, tenths % 10);
-    if let Ok(took) = HeaderValue::try_from(took) {
-        headers.insert(SERVER_TIMING, took);
-    }
+    headers.insert(SERVER_TIMING, shop.timings.of(began.elapsed()));
     shop.front.origins.allow(origin, headers);
     if head {
         *reply.body_mut() = Full::default();
@@ -248,7 +271,11 @@ pub(crate) fn tagged(
 
 /// The whole body, within its limits.
 pub(crate) async fn body(request: Request<Incoming>) -> Result<Bytes, Problem> {
-    let whole = whole(request.into_body());
+    let mut whole = pin!(whole(request.into_body()));
+    // Nearly every body comes with its head, and needs no timer.
+    if let Some(body) = whole.as_mut().now_or_never() {
+        return body;
+    }
     tokio::time::timeout(BODY_TIMEOUT, whole)
         .await
         .unwrap_or_else(|_| Err(Problem::body_too_slow()))

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::payment::{Notice, Provider};
 use super::problem::Problem;
-use super::runs::time;
+use super::runs::{Letters, time};
 use super::{Reply, Visit, body, reply};
 use crate::station::Station;
 use crate::telemetry::Word;
@@ -350,14 +350,11 @@ async fn bring(station: &Rc<Station>, share: ShareId, command: Command) -> Answe
     let mut until = None;
     loop {
         match station.locate(share) {
-            Place::Here => match station.desk.submit(share, command.clone()) {
-                Err(_) => return Answer::Busy("full"),
-                Ok(pending) => {
-                    if let Outcome::Answered(answer) = pending.await {
-                        return answer;
-                    }
+            Place::Here => {
+                if let Outcome::Answered(answer) = station.ask(share, &command).outcome().await {
+                    return answer;
                 }
-            },
+            }
             Place::There(address) => {
                 let key = station.world.borrow().pool().key();
                 let Some(key) = key else { return Answer::Busy("starting") };
@@ -391,11 +388,11 @@ fn finish(station: &Station, answer: Answer) -> Result<Reply, Problem> {
         }
         Answer::Unknown => "unknown",
     };
-    if kind.is_empty() {
-        station.metrics.written.inc();
-    } else {
-        answers.get_or_create(&Word { kind }).inc();
-    }
+    match kind {
+        "" => station.metrics.written.inc(),
+        "sold-out" => station.metrics.sold_out.inc(),
+        kind => answers.get_or_create(&Word { kind }).inc(),
+    };
     if let Some(problem) = Problem::of(&answer) {
         return Err(problem);
     }
@@ -407,8 +404,8 @@ fn finish(station: &Station, answer: Answer) -> Result<Reply, Problem> {
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let mut reply = private(reply(status, "application/json", order));
     if created {
-        let place = format!("/v1/orders/{}", view.order);
-        if let Ok(place) = hyper::header::HeaderValue::try_from(place) {
+        let place = Letters::<{ 16 + ID_LETTERS }>::of(format_args!("/v1/orders/{}", view.order));
+        if let Ok(place) = hyper::header::HeaderValue::from_str(&place) {
             reply.headers_mut().insert(hyper::header::LOCATION, place);
         }
     }
@@ -421,11 +418,13 @@ fn finish(station: &Station, answer: Answer) -> Result<Reply, Problem> {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct OrderBody<'a> {
     /// Its id.
-    id: String,
+    #[schemars(with = "String")]
+    id: Letters<ID_LETTERS>,
     /// How far it is.
     state: State,
     /// `TRAIN/DATE`.
-    run: String,
+    #[schemars(with = "String")]
+    run: Letters<RUN_LETTERS>,
     /// The code of the stop where the journey begins.
     from: &'a str,
     /// The code of the stop where it ends.
@@ -439,7 +438,8 @@ pub(crate) struct OrderBody<'a> {
     /// The currency of the price, ISO 4217.
     currency: &'a str,
     /// Until when it must be paid, RFC 3339; none but for a held one.
-    held_until: Option<String>,
+    #[schemars(with = "Option<String>")]
+    held_until: Option<Letters<32>>,
     /// Whether a payment came too late, or twice, and goes back.
     payment_returned: bool,
     /// Where in the ledger it was confirmed last; none in an answer from memory.
@@ -474,7 +474,8 @@ struct SeatBody<'a> {
     /// The coach.
     coach: &'a str,
     /// Row and letter.
-    number: String,
+    #[schemars(with = "String")]
+    number: Letters<NUMBER_LETTERS>,
     /// Whose it is: an index into the request's passengers.
     passenger: usize,
 }
@@ -487,6 +488,13 @@ struct PositionBody {
     /// The record's offset there.
     offset: u64,
 }
+
+/// Letters of an order's id at most: three numbers.
+const ID_LETTERS: usize = 32;
+/// Letters of a run's name at most: a train has 16, a date ten.
+const RUN_LETTERS: usize = 32;
+/// Letters of a seat's number at most: a row, and one letter.
+const NUMBER_LETTERS: usize = 12;
 
 /// Bytes of an order with a few passengers; a longer one grows.
 const ORDER_BYTES: usize = 512;
@@ -509,9 +517,9 @@ fn describe<'a>(definition: &'a Definition, view: &OrderView) -> Option<OrderBod
         _ => None,
     };
     Some(OrderBody {
-        id: view.order.to_string(),
+        id: Letters::of(view.order),
         state: state(view.status),
-        run: [&run.train, "/", &run.date].concat(),
+        run: Letters::of(format_args!("{}/{}", run.train, run.date)),
         from: stop(view.journey.from())?,
         to: stop(view.journey.to())?,
         class: &class.name,
@@ -542,7 +550,7 @@ fn state(status: Status) -> State {
 fn seats<'a>(timetable: &'a Timetable, seats: &[u16]) -> Option<Vec<SeatBody<'a>>> {
     let one = |(passenger, seat): (usize, &u16)| {
         let (coach, at) = timetable.coach_of(*seat)?;
-        Some(SeatBody { coach: &coach.name, number: coach.number(at), passenger })
+        Some(SeatBody { coach: &coach.name, number: Letters::of(coach.number(at)), passenger })
     };
     seats.iter().enumerate().map(one).collect()
 }

@@ -8,9 +8,12 @@ use inventory::owner::Answer;
 use inventory::state::Refusal;
 use inventory::words::Millis;
 use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_json::{Value, json};
 
+use super::runs::time;
 use super::{Reply, reply};
+
+/// Bytes of most problems; a longer one grows.
+const PROBLEM_BYTES: usize = 384;
 
 /// Where the types are documented.
 pub const TYPES: &str = "https://stationmaster.dev/problems/";
@@ -48,10 +51,40 @@ pub struct Problem {
     kind: &'static str,
     title: &'static str,
     detail: Cow<'static, str>,
-    more: Vec<(&'static str, Value)>,
+    more: More,
     retry_after: Option<u32>,
     /// `Allow`, or how to show who one is (RFC 6750 3).
     header: Option<Box<(&'static str, Cow<'static, str>)>>,
+}
+
+/// What a kind of problem says beside what all of them say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum More {
+    Nothing,
+    Reason(&'static str),
+    SoldOut { as_of: Millis, held: u32, next_end: Option<Millis> },
+    Largest(u32),
+    Opens(Option<Millis>),
+    Most(u8),
+    Price(u64),
+}
+
+impl More {
+    fn serialize<M: SerializeMap>(self, to: &mut M) -> Result<(), M::Error> {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Reason(why) => to.serialize_entry("reason", why),
+            Self::SoldOut { as_of, held, next_end } => {
+                to.serialize_entry("asOf", &time(as_of))?;
+                to.serialize_entry("held", &held)?;
+                to.serialize_entry("nextHoldEnds", &next_end.map(time))
+            }
+            Self::Largest(largest) => to.serialize_entry("largest", &largest),
+            Self::Opens(at) => to.serialize_entry("opens", &at.map(time)),
+            Self::Most(most) => to.serialize_entry("most", &most),
+            Self::Price(price) => to.serialize_entry("priceMinor", &price),
+        }
+    }
 }
 
 impl Serialize for Problem {
@@ -62,14 +95,12 @@ impl Serialize for Problem {
                 to.collect_str(&format_args!("{TYPES}{}", self.0))
             }
         }
-        let mut map = to.serialize_map(Some(4 + self.more.len()))?;
+        let mut map = to.serialize_map(None)?;
         map.serialize_entry("type", &Type(self.kind))?;
         map.serialize_entry("title", self.title)?;
         map.serialize_entry("status", &self.status.as_u16())?;
         map.serialize_entry("detail", &self.detail)?;
-        for (name, value) in &self.more {
-            map.serialize_entry(name, value)?;
-        }
+        self.more.serialize(&mut map)?;
         map.end()
     }
 }
@@ -82,13 +113,12 @@ impl Problem {
         detail: impl Into<Cow<'static, str>>,
     ) -> Self {
         debug_assert!(KINDS.contains(&kind), "{kind} is not documented");
-        let (more, detail) = (Vec::new(), detail.into());
+        let (more, detail) = (More::Nothing, detail.into());
         Self { status, kind, title, detail, more, retry_after: None, header: None }
     }
 
-    fn with(mut self, name: &'static str, value: Value) -> Self {
-        self.more.push((name, value));
-        self
+    fn with(self, more: More) -> Self {
+        Self { more, ..self }
     }
 
     fn retry(mut self, seconds: u32) -> Self {
@@ -187,10 +217,10 @@ impl Problem {
     }
 
     /// Not now.
-    pub fn busy(why: &str) -> Self {
+    pub fn busy(why: &'static str) -> Self {
         let detail = "nothing was decided; try again with the same Idempotency-Key";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Busy, please try again", detail)
-            .with("reason", json!(why))
+            .with(More::Reason(why))
             .retry(1)
     }
 
@@ -207,17 +237,18 @@ impl Problem {
                 format!("no seat is free on this journey; {held} seats are held and unpaid").into()
             }
         };
-        Self::new(StatusCode::CONFLICT, "sold-out", "Sold out", detail)
-            .with("asOf", json!(super::runs::time(as_of)))
-            .with("held", json!(held))
-            .with("nextHoldEnds", json!(next_end.map(super::runs::time)))
+        Self::new(StatusCode::CONFLICT, "sold-out", "Sold out", detail).with(More::SoldOut {
+            as_of,
+            held,
+            next_end,
+        })
     }
 
     fn group_too_large(largest: u32) -> Self {
         let detail = format!("at most {largest} passengers fit together on this journey");
         let title = "The group is too large";
         Self::new(StatusCode::CONFLICT, "group-too-large", title, detail)
-            .with("largest", json!(largest))
+            .with(More::Largest(largest))
     }
 
     fn refused(refusal: Refusal) -> Self {
@@ -226,12 +257,12 @@ impl Problem {
         match refusal {
             Refusal::NotOpen(opens) => {
                 let detail = match opens {
-                    Some(at) => format!("the sale opens at {}", super::runs::time(at)),
+                    Some(at) => format!("the sale opens at {}", &*time(at)),
                     None => "the sale is not open yet".to_owned(),
                 };
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 Self::new(status, "not-open", "The sale is not open yet", detail)
-                    .with("opens", json!(opens.map(super::runs::time)))
+                    .with(More::Opens(opens))
                     .retry(2)
             }
             Refusal::Suspended => {
@@ -255,7 +286,7 @@ impl Problem {
             Refusal::NoSuchTrip => Self::no_such_trip("no such run, class or journey"),
             Refusal::PartyTooLarge(most) => {
                 Self::invalid(format!("passengers: an order has 1 to {most} passengers"))
-                    .with("most", json!(most))
+                    .with(More::Most(most))
             }
             Refusal::TooManyHolds(most) => {
                 let detail = format!("pay or cancel first: at most {most} unpaid orders on a run");
@@ -268,7 +299,7 @@ impl Problem {
             Refusal::NotFound => Self::no_such_order(),
             Refusal::WrongAmount(price) => {
                 Self::invalid(format!("amountMinor: the order costs {price}"))
-                    .with("priceMinor", json!(price))
+                    .with(More::Price(price))
             }
             Refusal::Conflict => Self::busy("on-its-way"),
             // Said between shares only; a buyer never hears it as it is.
@@ -296,7 +327,8 @@ impl Problem {
     #[must_use]
     pub fn into_reply(self) -> Reply {
         // What is made of numbers and text is always JSON.
-        let text = serde_json::to_vec(&self).unwrap_or_default();
+        let mut text = Vec::with_capacity(PROBLEM_BYTES);
+        let _ = serde_json::to_writer(&mut text, &self);
         let mut reply = reply(self.status, "application/problem+json", text);
         if let Some(seconds) = self.retry_after {
             reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -1,7 +1,9 @@
 //! Runs and what is free on them: from the board and the pool, never from an owner's path.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
+use arrayvec::ArrayString;
 use hyper::Request;
 use hyper::body::Incoming;
 use inventory::definition::{Definition, StopTime, Timetable};
@@ -16,10 +18,39 @@ use super::problem::Problem;
 use super::{Reply, Shop};
 use crate::station::World;
 
-/// A time as RFC 3339 in UTC, to the millisecond.
-pub(crate) fn time(at: Millis) -> String {
+/// A few letters on their way into an answer, without an allocation. Text that is longer than it can
+/// be is cut.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Letters<const N: usize>(ArrayString<N>);
+
+impl<const N: usize> Letters<N> {
+    pub(crate) fn of(what: impl std::fmt::Display) -> Self {
+        let mut letters = ArrayString::new();
+        // What does not fit is an error, and what did is there.
+        let _ = write!(letters, "{what}");
+        Self(letters)
+    }
+}
+
+impl<const N: usize> std::ops::Deref for Letters<N> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<const N: usize> Serialize for Letters<N> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self)
+    }
+}
+
+/// A time as RFC 3339 in UTC, to the millisecond: `2027-02-01T08:00:00.000Z`, in a year that jiff
+/// knows.
+pub(crate) fn time(at: Millis) -> Letters<32> {
     let at = i64::try_from(at.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    at.map_or_else(String::new, |t| format!("{t:.3}"))
+    at.map_or_else(Letters::default, |t| Letters::of(format_args!("{t:.3}")))
 }
 
 /// All runs that serve a journey.
@@ -229,8 +260,8 @@ fn describe<'a>(
         stops: timetable.stops.iter().map(stop).collect(),
         classes,
         withdrawn: run.withdrawn,
-        opens: policy.and_then(|p| p.open).map(time),
-        closes: policy.and_then(|p| p.close).map(time),
+        opens: policy.and_then(|p| p.open).map(|at| time(at).to_string()),
+        closes: policy.and_then(|p| p.close).map(|at| time(at).to_string()),
         as_of: String::new(),
     })
 }
