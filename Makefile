@@ -144,7 +144,7 @@ bench: ## sales per second of one node beside what HTTP alone can do: two minute
 benches: ## all that can be measured, beside other shops too: twenty minutes; needs mariadb-server-core mariadb-client-core
 	cargo build --release $(MEASURED),bench/mariadb
 	$(E2E_PROGRAMS)/bench --only \
-	  sales,answers,variants,forwarding,arrivals,whole,yardsticks,dry $(BENCH)
+	  sales,durable,answers,variants,forwarding,arrivals,whole,yardsticks,dry $(BENCH)
 	$(E2E_PROGRAMS)/bench scale
 
 guard: ## fails if sales fell by more than 15 % of what is recorded, beside the ceiling

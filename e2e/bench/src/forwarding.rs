@@ -11,7 +11,7 @@ use inventory::words::RunId;
 use serde::Serialize;
 
 use crate::load::{Crowd, Manner};
-use crate::sale::{House, RUNS, Terms, definition, run_name};
+use crate::sale::{House, ORDERS_PER_RUN, RUNS, Terms, definition, run_name};
 use crate::table::{Compared, Shot};
 use crate::{Bench, load};
 
@@ -66,8 +66,11 @@ impl Bench<'_> {
                 let sold = |bench: &mut Self, place: Place| -> Result<Shot> {
                     let name = format!("forwarding-{nodes}-{place:?}.{round}").to_lowercase();
                     let owners = owners(&name, terms)?;
+                    // However many crowds want a run, it is not sold out: that is another figure.
+                    let crowds_of_a_run = if place == Place::Any { nodes } else { 1 };
                     let manner = |runs| Manner {
                         runs,
+                        orders_per_run: ORDERS_PER_RUN / u32::from(crowds_of_a_run),
                         connections: load::CONNECTIONS / u32::from(nodes),
                         width: WIDTH,
                         ..Manner::default()

@@ -1,6 +1,7 @@
 //! What a real node on a real Kafka sells in a second, beside what HTTP alone can do.
 //!
 //! - [`ceiling`]: the yardstick.
+//! - [`durable`]: the ceiling with a log.
 //! - [`answers`]: what sells nothing.
 //! - [`sale`]: a ledger, a node, and its operator.
 //! - [`load`]: wrk and its buyers.
@@ -26,6 +27,7 @@ mod arrivals;
 mod ceiling;
 mod cpu;
 mod dice;
+mod durable;
 mod forwarding;
 mod guard;
 mod load;
@@ -106,6 +108,12 @@ enum Act {
         /// The file with the answer's body.
         #[arg(long)]
         body: PathBuf,
+        /// Brokers that have to keep an order's bytes before it is answered.
+        #[arg(long, requires = "topic")]
+        brokers: Option<String>,
+        /// Where.
+        #[arg(long, requires = "brokers")]
+        topic: Option<String>,
     },
 }
 
@@ -114,6 +122,8 @@ enum Act {
 enum Workload {
     /// One node that sells single seats.
     Sales,
+    /// A server that keeps as many bytes in Kafka as a node, and decides nothing.
+    Durable,
     /// Answers that sell nothing.
     Answers,
     /// The same with other crowds.
@@ -145,7 +155,7 @@ struct Run {
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     replay: u32,
     /// What to measure, of all that there is.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "sales,answers,dry")]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "sales,durable,answers,dry")]
     only: Vec<Workload>,
     /// How many brokers keep the orders of those who arrive at a constant rate: 1, 3, or both in turn.
     #[arg(long, value_delimiter = ',', default_value = "1,3", value_parser = clap::value_parser!(u8).range(1..=3))]
@@ -169,8 +179,11 @@ fn main() -> ExitCode {
     // As in the node; on kernels without huge pages there is nothing to switch off.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     let done = match arguments.command {
-        Some(Act::Ceiling { port, body }) => std::fs::read(&body)
-            .and_then(|body| ceiling::serve(port, body))
+        Some(Act::Ceiling { port, body, brokers, topic }) => std::fs::read(&body)
+            .and_then(|body| match brokers.zip(topic) {
+                Some((brokers, topic)) => durable::serve(port, body, &brokers, &topic),
+                None => ceiling::serve(port, body),
+            })
             .map_err(|source| Error::Io { what: "the ceiling".to_owned(), source }),
         Some(Act::Scale(size)) => scale::scale(size).map(|scale| println!("{scale}")),
         Some(Act::Dry) => Dry::measured(&arguments.run).map(|dry| println!("{dry}")),
@@ -272,12 +285,22 @@ struct Ceiling {
 
 impl Ceiling {
     fn start(site: &Site, body: &str) -> Result<Self> {
+        Self::with_log(site, body, None)
+    }
+
+    /// One that keeps what it is asked for on brokers, in a topic, if there are any.
+    fn with_log(site: &Site, body: &str, log: Option<(&str, &str)>) -> Result<Self> {
         let io = |source| Error::Io { what: "this program's own path".to_owned(), source };
         let port = free_ports(1)?;
         let file = site.write("answer.json", body)?;
         let launch = site.launch("ceiling.log", &std::env::current_exe().map_err(io)?);
         let launch = launch.args(["--programs", ".", "ceiling", "--port", &port.to_string()]);
-        let server = Running::start(launch.args(["--body".as_ref(), file.as_os_str()]))?;
+        let launch = launch.args(["--body".as_ref(), file.as_os_str()]);
+        let launch = match log {
+            Some((brokers, topic)) => launch.args(["--brokers", brokers, "--topic", topic]),
+            None => launch,
+        };
+        let server = Running::start(launch)?;
         site.until("the ceiling", START_PATIENCE, "see ceiling.log", || {
             let there = std::net::TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port));
             Ok(there.is_ok().then_some(()))
@@ -339,6 +362,11 @@ impl Bench<'_> {
                     "The judge found nothing wrong in {orders} orders of {ledgers} ledgers.\n"
                 );
                 json!({"summary": summary, "rounds": pairs})
+            }
+            Workload::Durable => {
+                let durable = [self.durable(house, ceiling)?];
+                println!("{}", Compared::shown(&durable));
+                json!(durable)
             }
             Workload::Answers => {
                 let answers = self.answers(house)?;

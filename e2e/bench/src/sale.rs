@@ -144,6 +144,14 @@ impl House<'_> {
         Ok(sale)
     }
 
+    /// Makes a ledger's topics, and nothing more.
+    ///
+    /// # Errors
+    /// When that fails or takes too long.
+    pub(crate) fn found_topics(&self, name: &str, terms: Terms) -> Result<()> {
+        self.found(name, terms, Step::Topics, None).map(drop)
+    }
+
     fn found(
         &self,
         name: &str,
