@@ -137,7 +137,7 @@ tenth: ## a tenth of the chaos
 # What is shipped is what is measured.
 MEASURED = -p node -p checker -p bench --features node/kafka,node/https,checker/kafka
 bench benches: E2E_PROGRAMS = $(CARGO_TARGET_DIR)/release
-bench: ## sales per second of one node beside what HTTP alone can do: two minutes, one table
+bench: ## sales per second of one node beside what HTTP alone can do: three minutes
 	cargo build --release $(MEASURED)
 	$(E2E_PROGRAMS)/bench $(BENCH)
 

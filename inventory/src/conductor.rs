@@ -208,8 +208,6 @@ pub enum Mail {
 pub struct Work {
     /// Commands for shares that are owned here.
     pub commands: Vec<(ShareId, Caller, Command)>,
-    /// Commands were decided since the last turn: see [`Conductor::command`].
-    pub decided: bool,
     /// Mail.
     pub mail: Vec<Mail>,
     /// Fates of frames.
@@ -233,7 +231,6 @@ impl Work {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.commands.is_empty()
-            && !self.decided
             && self.mail.is_empty()
             && self.fates.is_empty()
             && self.pool.is_empty()
@@ -354,8 +351,6 @@ pub struct Conductor {
     last: Option<Now>,
     pace: Pace,
     out: Vec<Output>,
-    /// What commands that were decided between turns want done.
-    undone: Vec<(ShareId, Output)>,
 }
 
 /// How many frames may go: a window, and a token bucket for what does not fit it.
@@ -413,7 +408,6 @@ impl Conductor {
             last: None,
             pace: Pace::default(),
             out: Vec::new(),
-            undone: Vec::new(),
         }
     }
 
@@ -556,35 +550,6 @@ impl Conductor {
         empty && mono.since(since) >= LEASE_MS && waiting == 0
     }
 
-    // Between turns.
-
-    /// Decides a command as soon as it has come, without waiting for the turn: what it writes goes
-    /// with the next frame, and what it wants done is done, in the next turn, of which the caller
-    /// of this makes sure. Returns what there is to answer at once; if that is nothing, `caller`
-    /// is answered through [`Hands::answer`].
-    pub fn command(
-        &mut self,
-        now: Now,
-        share: ShareId,
-        caller: Caller,
-        command: &Command,
-    ) -> Option<Outcome> {
-        self.wake(now);
-        let (Some(board), Some(owner)) = (&self.board, self.owners.get_mut(&share)) else {
-            return Some(Outcome::Rehomed);
-        };
-        let view = View { pool: &self.pool, board };
-        owner.handle(now, view, Input::Command(caller, command), &mut self.out);
-        if let [Output::Answer(told, _)] = self.out[..]
-            && told == caller
-            && let Some(Output::Answer(_, answer)) = self.out.pop()
-        {
-            return Some(Outcome::Answered(answer));
-        }
-        self.undone.extend(self.out.drain(..).map(|output| (share, output)));
-        None
-    }
-
     // A turn.
 
     /// Lets everything that has come happen, in the order in which it can matter. `work` is
@@ -592,9 +557,6 @@ impl Conductor {
     pub fn turn(&mut self, now: Now, work: &mut Work, hands: &mut impl Hands) {
         let moved = !work.pool.is_empty() || !work.board.is_empty();
         self.wake(now);
-        for (share, output) in std::mem::take(&mut self.undone) {
-            self.perform(now, share, output, hands);
-        }
         self.read_pool(&mut work.pool, hands);
         self.read_board(now, &mut work.board, hands);
         for mail in work.mail.drain(..) {
@@ -616,7 +578,7 @@ impl Conductor {
             self.each(now, || Input::Moved, hands);
         }
         let ticked = std::mem::take(&mut work.ticked);
-        (work.paced, work.decided) = (false, false);
+        work.paced = false;
         if ticked {
             // Who was silent for so long may have lost its shares by right, to one that has
             // ended since without a word: only the log can tell.

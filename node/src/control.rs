@@ -36,7 +36,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::desk::Asked;
+use crate::desk::Pending;
 use crate::http::reply;
 use crate::line;
 use crate::port::{self, Reply, Upgrades};
@@ -190,13 +190,11 @@ async fn hear(station: &Rc<Station>, mut stream: TcpStream, early: Bytes) {
                 Err(line::TooLong) => return,
             };
             let end = body.end;
-            let Some(asked) = decide(station, number, &inbox[body], deciding.len()) else { return };
+            let Some(told) = decide(station, number, &inbox[body], deciding.len()) else { return };
             inbox.advance(end);
-            match asked {
-                Asked::Now(outcome) => {
-                    line::put_answer(&mut unsent, number, &encode_answer(&answer_of(outcome)));
-                }
-                Asked::Later(pending) => deciding.push(pending.map(move |told| (number, told))),
+            match told {
+                Told::Now(answer) => line::put_answer(&mut unsent, number, &encode_answer(&answer)),
+                Told::Later(pending) => deciding.push(pending.map(move |told| (number, told))),
             }
         }
         inbox.reserve(line::READ_BYTES);
@@ -231,18 +229,27 @@ async fn hear(station: &Rc<Station>, mut stream: TcpStream, early: Bytes) {
     }
 }
 
-/// Decides a command for a share that a peer believes to be here. It is never passed on: the peer
-/// looks again. None if no node of this ledger has said it.
-fn decide(station: &Rc<Station>, number: u64, body: &[u8], deciding: usize) -> Option<Asked> {
-    let key = station.world.borrow().pool().key()?;
-    let command = line::command(&key, number, body)?;
-    let busy = |why| Some(Asked::Now(Outcome::Answered(Answer::Busy(why))));
+/// What becomes of a peer's command.
+enum Told {
+    Now(Answer),
+    Later(Pending),
+}
+
+/// A command for a share that a peer believes to be here. It is never passed on: the peer looks
+/// again. None if no node of this ledger has said it.
+fn decide(station: &Rc<Station>, number: u64, body: &[u8], deciding: usize) -> Option<Told> {
+    let world = station.world.borrow();
+    let command = line::command(&world.pool().key()?, number, body)?;
+    let busy = |why| Some(Told::Now(Answer::Busy(why)));
     // A peer of another version looks for another owner, and its buyer hears "busy" in the end.
     let Ok((share, command)) = decode_command(command) else { return busy("moved") };
+    if !world.conductor.owns(share) {
+        return busy("moved");
+    }
     if deciding >= line::WAITING_MAX {
         return busy("full");
     }
-    Some(station.ask(share, &command))
+    station.desk.submit(share, command).map_or_else(|_| busy("full"), |p| Some(Told::Later(p)))
 }
 
 fn answer_of(outcome: Outcome) -> Answer {

@@ -11,13 +11,12 @@ use inventory::board::{Board, NodeState};
 use inventory::conductor::{self, Conductor, Me, Onward, Outcome, Place};
 use inventory::owner::{Answer, Now};
 use inventory::pool::Pool;
-use inventory::state::Command;
 use inventory::words::{Address, Incarnation, Millis, NodeId, Offset, ShareId};
 use ledger::Fate;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::courier::Courier;
-use crate::desk::{Asked, Desk};
+use crate::desk::Desk;
 use crate::draw::Drawer;
 use crate::telemetry::Metrics;
 
@@ -147,15 +146,6 @@ impl Station {
     #[must_use]
     pub fn now(&self) -> Now {
         self.clock.now()
-    }
-
-    /// Has a command decided for a share that is owned here.
-    pub(crate) fn ask(&self, share: ShareId, command: &Command) -> Asked {
-        let now = self.now();
-        self.desk.ask(|caller| {
-            let conductor = &mut self.world.borrow_mut().conductor;
-            conductor.command(now, share, caller, command)
-        })
     }
 
     /// Where a share is owned.

@@ -120,7 +120,7 @@ impl<S: Ledgers> Worker<S> {
     fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (work, hands) = (&mut self.work, &mut self.hands);
         let mut heard = false;
-        work.decided |= hands.station.desk.collect(cx, &mut work.commands);
+        hands.station.desk.collect(cx, &mut work.commands);
         while hands.log.poll_fates(cx, &mut self.fates).is_ready() {}
         for (slip, fate) in self.fates.drain(..) {
             heard |= fate != ledger::Fate::Unknown;
@@ -236,7 +236,7 @@ impl<S: Ledgers> Hands for Own<S> {
     }
 
     fn pass_on(&mut self, to: ShareId, command: Command, onward: Onward) {
-        if self.station.desk.leave(to, command, onward).is_err() {
+        if self.station.desk.submit_for(to, command, onward).is_err() {
             tracing::warn!(share = %to, "the inbox is full");
             match onward {
                 // The order asks again.

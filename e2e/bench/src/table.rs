@@ -91,6 +91,9 @@ impl Spread {
 
     pub(crate) fn shown(self, digits: usize) -> String {
         let Self { median, min, max } = self;
+        if median.is_nan() {
+            return "not measured".to_owned();
+        }
         format!("{median:.digits$} ({min:.digits$} to {max:.digits$})")
     }
 }
@@ -358,6 +361,7 @@ mod tests {
         let spread = Spread::of([4.0, 1.0, 3.0, 2.0].into_iter());
         assert_eq!(spread, Spread { median: 2.5, min: 1.0, max: 4.0 });
         assert_eq!(spread.shown(1), "2.5 (1.0 to 4.0)");
+        assert_eq!(Spread::of([f64::NAN].into_iter()).shown(1), "not measured");
     }
 
     fn shot(requests: u64, refused: u64, done: u64, micros: f64) -> Shot {

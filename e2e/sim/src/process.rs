@@ -114,15 +114,15 @@ pub(crate) struct Notes<'a> {
 pub(crate) struct Desk {
     pub(crate) slots: BTreeMap<u64, Slot>,
     callers: u64,
-    /// Commands that owners have left for each other, for the next turn.
+    /// Commands for the next turn.
     pub(crate) inbox: Vec<(ShareId, Caller, Command)>,
 }
 
 impl Desk {
-    pub(crate) fn take_slot(&mut self, slot: Slot) -> Caller {
+    pub(crate) fn submit(&mut self, share: ShareId, command: Command, slot: Slot) {
         self.callers += 1;
         self.slots.insert(self.callers, slot);
-        Caller(self.callers)
+        self.inbox.push((share, Caller(self.callers), command));
     }
 }
 
@@ -154,8 +154,7 @@ impl Hands for Notes<'_> {
     }
 
     fn pass_on(&mut self, to: ShareId, command: Command, onward: Onward) {
-        let caller = self.desk.take_slot(Slot::Owner(onward));
-        self.desk.inbox.push((to, caller, command));
+        self.desk.submit(to, command, Slot::Owner(onward));
     }
 
     fn send(&mut self, at: Address, to: ShareId, command: Command, onward: Onward) {

@@ -350,11 +350,14 @@ async fn bring(station: &Rc<Station>, share: ShareId, command: Command) -> Answe
     let mut until = None;
     loop {
         match station.locate(share) {
-            Place::Here => {
-                if let Outcome::Answered(answer) = station.ask(share, &command).outcome().await {
-                    return answer;
+            Place::Here => match station.desk.submit(share, command.clone()) {
+                Err(_) => return Answer::Busy("full"),
+                Ok(pending) => {
+                    if let Outcome::Answered(answer) = pending.await {
+                        return answer;
+                    }
                 }
-            }
+            },
             Place::There(address) => {
                 let key = station.world.borrow().pool().key();
                 let Some(key) = key else { return Answer::Busy("starting") };

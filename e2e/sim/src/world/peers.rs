@@ -72,7 +72,8 @@ impl World<'_> {
         }
         let process = &mut self.processes[to];
         if process.conductor.owns(share) {
-            self.ask(to, share, &command, Slot::Peer(id));
+            process.desk.submit(share, command, Slot::Peer(id));
+            self.wake(to);
         } else if self.reaches(to, from) {
             self.soon(1, 5, Event::Answered(id, Answer::Busy("moved")));
         }
@@ -120,22 +121,6 @@ impl World<'_> {
     }
 
     /// An owner's word for whoever waits at a desk.
-    /// Has a command decided as soon as it has come, as a node does; its turn comes later, if one is
-    /// needed.
-    fn ask(&mut self, pid: Pid, share: ShareId, command: &Command, slot: Slot) {
-        let process = &mut self.processes[pid];
-        let now = process.clocks(self.now);
-        let caller = process.desk.take_slot(slot);
-        let Some(outcome) = process.conductor.command(now, share, caller, command) else {
-            process.work.decided = true;
-            self.wake(pid);
-            return;
-        };
-        if let Some(slot) = process.desk.slots.remove(&caller.0) {
-            self.told(pid, slot, outcome);
-        }
-    }
-
     pub(super) fn told(&mut self, pid: Pid, slot: Slot, outcome: conductor::Outcome) {
         match (slot, outcome) {
             (Slot::Bring(id), conductor::Outcome::Answered(answer)) => {
@@ -178,7 +163,8 @@ impl World<'_> {
         let Some(bring) = process.brings.get(&id).cloned() else { return };
         match process.conductor.locate(bring.share) {
             Place::Here => {
-                self.ask(pid, bring.share, &bring.command, Slot::Bring(id));
+                process.desk.submit(bring.share, bring.command, Slot::Bring(id));
+                self.wake(pid);
             }
             Place::There(address) => {
                 self.call(pid, address, bring.share, &bring.command, Asks::Bring(id));
