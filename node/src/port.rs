@@ -92,7 +92,9 @@ where
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let watch = Rc::new(Watch::default());
-    tokio::task::spawn_local(Watch::keep(Rc::downgrade(&watch)));
+    if upgrades == Upgrades::Never {
+        tokio::task::spawn_local(Watch::keep(Rc::downgrade(&watch)));
+    }
     Ok(tokio::task::spawn_local(async move {
         loop {
             match listener.accept().await {

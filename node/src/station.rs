@@ -155,7 +155,7 @@ impl Station {
     }
 
     /// Sends mail to the worker; a full box is counted and the mail dropped, as if the network
-    /// had lost it: every sender has a way to go on after that.
+    /// had lost it: every sender has a way to go on after that, or is answered here.
     pub(crate) fn post(&self, mail: Mail) {
         let Err(refused) = self.mail.try_send(mail) else { return };
         self.metrics.mail_dropped.inc();

@@ -120,8 +120,7 @@ pub(crate) fn serve(port: u16, body: Vec<u8>, brokers: &str, topic: &str) -> std
     let answer = move |request: Request<Incoming>| {
         let (desk, body) = (Rc::clone(&desk), body.clone());
         async move {
-            let whole = ceiling::read(request).await;
-            drop(whole);
+            drop(ceiling::read(request).await);
             desk.pass().await;
             ceiling::reply(body)
         }
