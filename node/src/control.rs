@@ -77,7 +77,7 @@ pub fn listen(
     let lines = Rc::new(Cell::new(0));
     port::listen(listener, Upgrades::Allowed, Rc::default(), CONNECTIONS_MAX, move |_| {
         let (station, guard, lines) = (Rc::clone(&station), Rc::clone(&guard), Rc::clone(&lines));
-        move |request| {
+        move |request: Request<Incoming>| {
             let (station, guard) = (Rc::clone(&station), Rc::clone(&guard));
             let lines = Rc::clone(&lines);
             async move {

@@ -14,6 +14,7 @@ pub mod control;
 pub mod courier;
 pub mod desk;
 pub mod http;
+pub mod plain;
 pub mod port;
 pub mod station;
 pub mod telemetry;

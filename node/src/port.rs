@@ -1,7 +1,8 @@
 //! A port: takes connections, and has their requests answered on this thread.
 //!
-//! A connection on which nothing is answered for long is closed. hyper would set a timer for that
-//! before each request and clear it again; here, one look at all connections now and then does.
+//! Requests that are [plain](crate::plain) are read here if the clerk can do with them; hyper reads all
+//! others. A connection on which nothing is answered for long is closed. hyper would set a timer for
+//! that before each request and clear it again; here, one look at all connections now and then does.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::convert::Infallible;
@@ -13,7 +14,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -22,20 +23,23 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use slab::Slab;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
+use crate::plain::{Plain, Slate, Talk};
+
 /// An answer.
-pub type Reply = Response<Full<Bytes>>;
+pub type Reply = Response<Bytes>;
 
 /// Whoever needs longer for a request line and headers is not a buyer, a peer or an operator. Idle
 /// connections end after that too.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Headers of a request at most, and bytes of its head: browsers and gateways send some 30 in
 /// 4 KiB, of which a token has 2.
-const HEADERS_MAX: usize = 64;
-const HEAD_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const HEADERS_MAX: usize = 64;
+pub(crate) const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How often connections are looked at that have no timer of their own, and after how many looks in a
 /// row without anything they end: in 5 to 7.5 seconds.
 const LOOK: Duration = Duration::from_millis(2_500);
@@ -69,26 +73,57 @@ pub enum Upgrades {
     Allowed,
 }
 
+/// Answers the requests of a connection, one after the other.
+pub trait Clerk: 'static {
+    /// What a plain request asks for, without its bytes.
+    type Errand;
+
+    /// Answers a request that hyper has read.
+    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Reply>;
+
+    /// What a plain request asks for. `None`: this one and all that come after it are hyper's.
+    fn read(&self, request: &Plain<'_>) -> Option<Self::Errand>;
+
+    /// Answers what was read.
+    fn run(&self, errand: Self::Errand) -> impl Future<Output = Reply>;
+}
+
+/// Whoever only answers has hyper read everything.
+impl<A, F> Clerk for A
+where
+    A: Fn(Request<Incoming>) -> F + 'static,
+    F: Future<Output = Reply>,
+{
+    type Errand = Infallible;
+
+    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Reply> {
+        self(request)
+    }
+
+    fn read(&self, _: &Plain<'_>) -> Option<Infallible> {
+        None
+    }
+
+    async fn run(&self, errand: Infallible) -> Reply {
+        match errand {}
+    }
+}
+
 /// Serves a port until the task is ended. `meet` is told who has connected, and what it returns
-/// answers the requests of that connection, one after the other.
+/// answers the requests of that connection.
 ///
 /// `open` counts connections. Over `most` of them a further one is closed at once: a client
 /// tries again, and a load balancer elsewhere.
 ///
 /// # Errors
 /// What the system says of the listener.
-pub fn listen<M, A, F>(
+pub fn listen<C: Clerk>(
     listener: TcpListener,
     upgrades: Upgrades,
     open: Rc<Cell<usize>>,
     most: usize,
-    meet: M,
-) -> io::Result<JoinHandle<()>>
-where
-    M: Fn(IpAddr) -> A + 'static,
-    A: Fn(Request<Incoming>) -> F + 'static,
-    F: Future<Output = Reply> + 'static,
-{
+    meet: impl Fn(IpAddr) -> C + 'static,
+) -> io::Result<JoinHandle<()>> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let watch = Rc::new(Watch::default());
@@ -100,13 +135,13 @@ where
             match listener.accept().await {
                 Ok((stream, peer)) if open.get() < most => {
                     let _ = stream.set_nodelay(true);
-                    let answer = meet(peer.ip());
+                    let clerk = meet(peer.ip());
                     open.set(open.get() + 1);
                     let (open, watch) = (Rc::clone(&open), Rc::clone(&watch));
                     tokio::task::spawn_local(async move {
                         match upgrades {
-                            Upgrades::Never => watch.serve(stream, answer).await,
-                            Upgrades::Allowed => serve(stream, answer).await,
+                            Upgrades::Never => watch.serve(stream, &clerk).await,
+                            Upgrades::Allowed => serve(stream, &clerk).await,
                         }
                         open.set(open.get() - 1);
                     });
@@ -122,7 +157,7 @@ where
     }))
 }
 
-fn http() -> http1::Builder {
+pub(crate) fn http() -> http1::Builder {
     let mut http = http1::Builder::new();
     http.max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX);
     http
@@ -130,14 +165,10 @@ fn http() -> http1::Builder {
 
 /// What may become something else has to leave its thread, as far as hyper knows, and so cannot
 /// be watched.
-async fn serve<A, F>(stream: TcpStream, answer: A)
-where
-    A: Fn(Request<Incoming>) -> F,
-    F: Future<Output = Reply>,
-{
+async fn serve<C: Clerk>(stream: TcpStream, clerk: &C) {
     let service = service_fn(|request| {
-        let reply = answer(request);
-        async move { Ok::<_, Infallible>(reply.await) }
+        let reply = clerk.answer(request);
+        async move { Ok::<_, Infallible>(reply.await.map(Full::new)) }
     });
     let mut http = http();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
@@ -147,13 +178,18 @@ where
 
 /// The connections of a port.
 #[derive(Debug, Default)]
-struct Watch(RefCell<Slab<Rc<Life>>>);
+pub(crate) struct Watch {
+    lives: RefCell<Slab<Rc<Life>>>,
+    slate: RefCell<Slate>,
+}
 
 /// What is known of a connection.
 #[derive(Debug, Default)]
-struct Life {
+pub(crate) struct Life {
     /// A request is being answered.
     answering: Cell<bool>,
+    /// The rest of a body has to come.
+    awaits_body: Cell<bool>,
     /// A part of an answer waits for the other end to take what went before.
     stuck: Cell<bool>,
     /// Looks since the last answer was made or a part of it went out.
@@ -173,59 +209,109 @@ impl Watch {
         loop {
             looks.tick().await;
             let Some(watch) = watch.upgrade() else { return };
-            for (_, life) in watch.0.borrow().iter() {
+            for (_, life) in watch.lives.borrow().iter() {
                 life.look();
             }
         }
     }
 
-    async fn serve<A, F>(&self, stream: TcpStream, answer: A)
+    pub(crate) async fn serve<S, C>(&self, stream: S, clerk: &C)
     where
-        A: Fn(Request<Incoming>) -> F,
-        F: Future<Output = Reply>,
+        S: AsyncRead + AsyncWrite + Unpin,
+        C: Clerk,
     {
         let life = Rc::new(Life::default());
-        let key = self.0.borrow_mut().insert(Rc::clone(&life));
-        let service = service_fn(|request| {
-            life.answering.set(true);
-            let (reply, life) = (answer(request), &life);
-            async move {
-                let reply = reply.await;
-                life.answering.set(false);
-                life.quiet.set(0);
-                Ok::<_, Infallible>(reply)
+        let key = self.lives.borrow_mut().insert(Rc::clone(&life));
+        let mut talk = pin!(async {
+            let plain = Talk::new(stream, &life, &self.slate, clerk);
+            if let Some((stream, before)) = plain.run().await {
+                // Boxed, so that a connection that needs it not has no room for it.
+                Box::pin(life.serve(stream, before, clerk)).await;
             }
         });
-        let stream = Watched { stream: TokioIo::new(stream), life: Rc::clone(&life) };
-        let mut connection = pin!(http().serve_connection(stream, service));
         let alive = |cx: &mut Context<'_>| {
             life.waker.get_or_init(|| cx.waker().clone());
             // First what has come: a request that is already here must not be hung up on.
-            if connection.as_mut().poll(cx).is_ready() || life.is_over() {
-                // A connection that ends badly is the client's affair.
+            if talk.as_mut().poll(cx).is_ready() || life.is_over() {
                 return Poll::Ready(());
             }
             Poll::Pending
         };
         poll_fn(alive).await;
-        self.0.borrow_mut().remove(key);
+        self.lives.borrow_mut().remove(key);
     }
 }
 
 impl Life {
+    /// Has hyper read what comes, after what has come before.
+    async fn serve<S, C>(&self, stream: S, before: Bytes, clerk: &C)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+        C: Clerk,
+    {
+        let service = service_fn(|request| {
+            self.asked();
+            let reply = clerk.answer(request);
+            async move {
+                let reply = reply.await;
+                self.answered();
+                Ok::<_, Infallible>(reply.map(Full::new))
+            }
+        });
+        let stream = Watched { before, stream: TokioIo::new(stream), life: self };
+        // A connection that ends badly is the client's affair.
+        let _ = http().serve_connection(stream, service).await;
+    }
+
+    pub(crate) fn asked(&self) {
+        self.answering.set(true);
+    }
+
+    pub(crate) fn answered(&self) {
+        self.answering.set(false);
+        self.quiet.set(0);
+    }
+
+    pub(crate) fn awaits_body(&self, awaits: bool) {
+        if awaits && !self.awaits_body.get() {
+            // It has a whole time of its own; a head may have waited for long.
+            self.quiet.set(0);
+        }
+        self.awaits_body.set(awaits);
+    }
+
+    /// Notes whether bytes could go out. Those that come in do not count: whoever sends one letter
+    /// now and then would never end.
+    pub(crate) fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.stuck.set(written.is_pending());
+        if written.is_ready() {
+            self.quiet.set(0);
+        }
+        written
+    }
+
     fn look(&self) {
         let quiet = self.quiet.get() + 1;
         let most = if self.stuck.get() { STUCK_LOOKS_MAX } else { QUIET_LOOKS_MAX };
         if self.answering.get() {
             self.quiet.set(0);
-        } else if quiet <= most {
+            return;
+        }
+        if quiet <= most {
             self.quiet.set(quiet);
         } else {
             self.over.set(true);
-            if let Some(waker) = self.waker.get() {
-                waker.wake_by_ref();
-            }
         }
+        if (self.over.get() || self.awaits_body.get())
+            && let Some(waker) = self.waker.get()
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Whether the rest of a body is still to come at the second look.
+    pub(crate) fn is_late(&self) -> bool {
+        self.awaits_body.get() && self.quiet.get() > 1
     }
 
     /// Whether its time is up, and nothing has come of it since that was found.
@@ -234,46 +320,48 @@ impl Life {
     }
 }
 
-/// A connection that tells when bytes go out. Those that come in do not count: whoever sends one
-/// letter now and then would never end.
+/// A connection that begins with what was read of it before.
 #[derive(Debug)]
-struct Watched {
-    stream: TokioIo<TcpStream>,
-    life: Rc<Life>,
+struct Watched<'a, S> {
+    before: Bytes,
+    stream: TokioIo<S>,
+    life: &'a Life,
 }
 
-impl Watched {
-    fn stream(self: Pin<&mut Self>) -> Pin<&mut TokioIo<TcpStream>> {
+impl<S: Unpin> Watched<'_, S> {
+    fn stream(self: Pin<&mut Self>) -> Pin<&mut TokioIo<S>> {
         Pin::new(&mut self.get_mut().stream)
     }
-
-    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        self.life.stuck.set(written.is_pending());
-        if written.is_ready() {
-            self.life.quiet.set(0);
-        }
-        written
-    }
 }
 
-impl Read for Watched {
+impl<S: AsyncRead + Unpin> Read for Watched<'_, S> {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
+        mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        self.stream().poll_read(cx, buf)
+        if self.before.is_empty() {
+            return self.stream().poll_read(cx, buf);
+        }
+        let some = self.before.len().min(buf.remaining());
+        buf.put_slice(&self.before[..some]);
+        self.before.advance(some);
+        if self.before.is_empty() {
+            // The room goes back with the bytes.
+            self.before = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
-impl Write for Watched {
+impl<S: AsyncWrite + Unpin> Write for Watched<'_, S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = self.as_mut().stream().poll_write(cx, buf);
-        self.wrote(written)
+        self.life.wrote(written)
     }
 
     fn poll_write_vectored(
@@ -282,7 +370,7 @@ impl Write for Watched {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = self.as_mut().stream().poll_write_vectored(cx, bufs);
-        self.wrote(written)
+        self.life.wrote(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use control::config::{Identity as Buyers, Keys, Payment};
-use house::{Node, header, seconds};
+use house::{Answer, Node, header, seconds};
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
@@ -197,9 +197,14 @@ fn a_provider_pays_for_whoever_holds_a_token() {
 fn who_sends_slowly_or_too_much_is_refused_and_others_are_served() {
     let node = Node::start(header(), Payment::Sandbox, &[]);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, node.port));
-    let mut slow = TcpStream::connect(address).expect("it listens");
-    slow.set_read_timeout(Some(Duration::from_secs(15))).expect("it can be set");
-    slow.write_all(b"GET /v1/sale HTTP/1.1\r\nHost: x\r\nX-Slow: ").expect("it reads");
+    let slow = |bytes: &str| {
+        let mut slow = TcpStream::connect(address).expect("it listens");
+        slow.set_read_timeout(Some(Duration::from_secs(15))).expect("it can be set");
+        slow.write_all(bytes.as_bytes()).expect("it reads");
+        slow
+    };
+    let mut slow_head = slow("GET /v1/sale HTTP/1.1\r\nHost: x\r\nX-Slow: ");
+    let mut slow_body = slow("POST /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{");
     let anna = ("X-Buyer-Id", "anna");
     let key = ("Idempotency-Key", "k1");
     let large = format!("{{\"run\":\"{}\"}}", "x".repeat(500_000));
@@ -210,8 +215,13 @@ fn who_sends_slowly_or_too_much_is_refused_and_others_are_served() {
     assert_eq!(node.ask("GET", "/v1/sale", &many, "").status, 431);
     let begun = Instant::now();
     let mut rest = String::new();
-    let _ = slow.read_to_string(&mut rest);
+    let _ = slow_head.read_to_string(&mut rest);
     assert!(begun.elapsed() < Duration::from_secs(10), "the slow one is hung up on");
     assert!(!rest.starts_with("HTTP/1.1 200"), "{rest}");
+    let mut said = [0; 1_024];
+    let read = slow_body.read(&mut said).expect("it says why");
+    let said = Answer::of(std::str::from_utf8(&said[..read]).expect("text"));
+    assert_eq!((said.status, said.kind()), (408, "body-too-slow"));
+    assert!(begun.elapsed() < Duration::from_secs(12), "this one as well");
     assert_eq!(node.ask("GET", "/livez", &[], "").status, 200);
 }

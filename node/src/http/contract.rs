@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use hyper::Request;
-use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
@@ -57,7 +56,7 @@ impl Contract {
     }
 
     /// `GET /openapi.json`
-    pub(crate) fn reply(&self, request: &Request<Incoming>) -> Reply {
+    pub(crate) fn reply(&self, request: &Request<Bytes>) -> Reply {
         let body = || self.text.clone();
         tagged(request.headers(), &self.tag, CACHE, "application/json", body)
     }

@@ -4,12 +4,12 @@
 //! itself.
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use super::Reply;
 use super::identity::Identity;
+use crate::plain::Fields;
 
 /// What a page may send beside what it always may.
 const HEADERS: &str = "Content-Type, Idempotency-Key, If-None-Match, Authorization";
@@ -43,6 +43,13 @@ impl Origins {
         }
     }
 
+    /// The page that asks, where the answer depends on it.
+    pub(crate) fn asked<F: Fields + ?Sized>(&self, fields: &F) -> Option<HeaderValue> {
+        let Self::These(_) = self else { return None };
+        let origin = fields.values(&header::ORIGIN).next()?;
+        HeaderValue::from_bytes(origin).ok()
+    }
+
     /// Says in an answer whether the page that asked may read it.
     pub(crate) fn allow(&self, origin: Option<HeaderValue>, headers: &mut HeaderMap) {
         let allowed = match self {
@@ -63,7 +70,7 @@ impl Origins {
 
     /// The answer to a browser that asks whether it may ask.
     pub(crate) fn preflight(&self, methods: &'static str, identity: &Identity) -> Reply {
-        let mut reply = Response::new(Full::<Bytes>::default());
+        let mut reply = Response::new(Bytes::new());
         *reply.status_mut() = StatusCode::NO_CONTENT;
         let headers = reply.headers_mut();
         headers.insert(header::ALLOW, HeaderValue::from_static(methods));

@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use hyper::HeaderMap;
 use hyper::header::{self, HeaderName};
 use inventory::words::Millis;
 use ipnet::IpNet;
@@ -22,6 +21,7 @@ use serde::Deserialize;
 
 use super::problem::Problem;
 use crate::kept::Kept;
+use crate::plain::{Fields, text};
 
 /// Bytes of a buyer's subject at most: OpenID Connect allows 255.
 pub const SUBJECT_BYTES_MAX: usize = 255;
@@ -52,9 +52,9 @@ impl Identity {
     ///
     /// # Errors
     /// A [`Problem`] with status 401, or 503 while the issuer's keys are not there yet.
-    pub fn buyer<'a>(
+    pub fn buyer<'a, F: Fields + ?Sized>(
         &self,
-        headers: &'a HeaderMap,
+        headers: &'a F,
         peer: IpAddr,
         now: impl FnOnce() -> Millis,
     ) -> Result<Cow<'a, str>, Problem> {
@@ -65,9 +65,9 @@ impl Identity {
                 if !from.is_empty() && !from.iter().any(|net| net.contains(&peer)) {
                     return Err(Problem::stranger());
                 }
-                let mut values = headers.get_all(name).iter();
+                let mut values = headers.values(name);
                 let one = values.next().filter(|_| values.next().is_none());
-                let named = one.and_then(|b| b.to_str().ok()).filter(|b| is_subject(b));
+                let named = one.and_then(text).filter(|b| is_subject(b));
                 named.map(Cow::Borrowed).ok_or_else(|| Problem::unidentified(name.as_str()))
             }
             Self::Token(tokens) => tokens.buyer(headers, now()).map(Cow::Owned),
@@ -176,10 +176,10 @@ impl Tokens {
         Self { validation, keys, checked: RefCell::default() }
     }
 
-    fn buyer(&self, headers: &HeaderMap, now: Millis) -> Result<String, Problem> {
-        let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    fn buyer<F: Fields + ?Sized>(&self, headers: &F, now: Millis) -> Result<String, Problem> {
+        let mut values = headers.values(&header::AUTHORIZATION);
         let one = values.next().filter(|_| values.next().is_none());
-        let text = one.and_then(|v| v.to_str().ok());
+        let text = one.and_then(text);
         let (scheme, token) = text.and_then(|t| t.split_once(' ')).ok_or_else(Problem::no_token)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(Problem::no_token());

@@ -22,14 +22,15 @@ use std::time::{Duration, Instant};
 use arrayvec::ArrayVec;
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use inventory::board::NodeState;
 use tokio::task::JoinHandle;
 
-use crate::port::{self, Reply, Upgrades};
+use crate::plain::{BODY_BYTES_MAX, Plain};
+use crate::port::{self, Clerk, Reply, Upgrades};
 use crate::station::Station;
 pub use cors::Origins;
 use identity::Identity;
@@ -39,8 +40,6 @@ use problem::Problem;
 /// Connections at once. Each costs some 20 KiB, so that a full house stays under 200 MiB; a
 /// gateway multiplexes more buyers than this over far fewer.
 const CONNECTIONS_MAX: usize = 8_192;
-/// An order of 16 passengers has about 2 KiB.
-const BODY_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a larger body that are read to be thrown away: a mistake, not an attack.
 const BODY_DROPPED_MAX: usize = 1024 * 1024;
 /// Whoever needs longer for 16 KiB is not a buyer.
@@ -120,31 +119,78 @@ pub fn listen(
     let (pages, timings) = (pages::Pages::default(), Timings::new());
     let shop = Rc::new(Shop { station, front, pages, timings, contract });
     port::listen(listener, Upgrades::Never, open, CONNECTIONS_MAX, move |peer| {
-        let visit = Rc::new(Visit { shop: Rc::clone(&shop), peer });
-        move |request| {
-            let visit = Rc::clone(&visit);
-            async move { answer(&visit, request).await }
-        }
+        Rc::new(Visit { shop: Rc::clone(&shop), peer })
     })
 }
 
-async fn answer(visit: &Rc<Visit>, request: Request<Incoming>) -> Reply {
-    let began = Instant::now();
-    let shop = &visit.shop;
-    let head = request.method() == Method::HEAD;
-    let origin = request.headers().get(header::ORIGIN).cloned();
-    let mut reply = route(visit, request).await.unwrap_or_else(Problem::into_reply);
-    let headers = reply.headers_mut();
-    if shop.station.world.borrow().state() == NodeState::Draining {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+/// What a plain request asks for.
+#[derive(Debug)]
+pub(crate) struct Errand {
+    began: Instant,
+    origin: Option<HeaderValue>,
+    work: Work,
+}
+
+#[derive(Debug)]
+enum Work {
+    /// A new order, which is what the others wait for.
+    Place(Result<orders::Asked, Problem>),
+    Other(Box<Request<Bytes>>),
+}
+
+impl Clerk for Rc<Visit> {
+    type Errand = Errand;
+
+    async fn answer(&self, request: Request<Incoming>) -> Reply {
+        let began = Instant::now();
+        let (head, incoming) = request.into_parts();
+        let origin = self.shop.front.origins.asked(&head.headers);
+        let reply = match body(incoming).await {
+            Ok(body) => route(self, Request::from_parts(head, body)).await,
+            Err(problem) => Err(problem),
+        };
+        self.dressed(reply, began, origin)
     }
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(SERVER_TIMING, shop.timings.of(began.elapsed()));
-    shop.front.origins.allow(origin, headers);
-    if head {
-        *reply.body_mut() = Full::default();
+
+    fn read(&self, request: &Plain<'_>) -> Option<Errand> {
+        let began = Instant::now();
+        let origin = self.shop.front.origins.asked(request.fields);
+        let work = if request.method == "POST" && request.target == "/v1/orders" {
+            Work::Place(orders::asked(self, request.fields, request.body))
+        } else {
+            Work::Other(Box::new(request.owned()?))
+        };
+        Some(Errand { began, origin, work })
     }
-    reply
+
+    async fn run(&self, errand: Errand) -> Reply {
+        let reply = match errand.work {
+            Work::Place(Ok(asked)) => orders::place(&self.shop.station, asked).await,
+            Work::Place(Err(problem)) => Err(problem),
+            Work::Other(request) => Box::pin(route(self, *request)).await,
+        };
+        self.dressed(reply, errand.began, errand.origin)
+    }
+}
+
+impl Visit {
+    /// An answer with what all of them say.
+    fn dressed(
+        &self,
+        reply: Result<Reply, Problem>,
+        began: Instant,
+        origin: Option<HeaderValue>,
+    ) -> Reply {
+        let mut reply = reply.unwrap_or_else(Problem::into_reply);
+        let (shop, headers) = (&self.shop, reply.headers_mut());
+        if shop.station.world.borrow().state() == NodeState::Draining {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(SERVER_TIMING, shop.timings.of(began.elapsed()));
+        shop.front.origins.allow(origin, headers);
+        reply
+    }
 }
 
 /// The pages that there are, and what they take.
@@ -162,7 +208,7 @@ fn methods(segments: &[&str]) -> Option<&'static str> {
     })
 }
 
-async fn route(visit: &Rc<Visit>, request: Request<Incoming>) -> Result<Reply, Problem> {
+async fn route(visit: &Visit, request: Request<Bytes>) -> Result<Reply, Problem> {
     let shop = &visit.shop;
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let path = uri.path().trim_end_matches('/');
@@ -182,15 +228,18 @@ async fn route(visit: &Rc<Visit>, request: Request<Incoming>) -> Result<Reply, P
         (_, ["v1", "sale"]) if get => sale::describe(shop, &request),
         (_, ["v1", "runs"]) if get => runs::list(shop, &request),
         (_, ["v1", "runs", train, date]) if get => runs::one(shop, &request, train, date),
-        (&Method::POST, ["v1", "orders"]) => Box::pin(orders::place(visit, request)).await,
+        (&Method::POST, ["v1", "orders"]) => {
+            let asked = orders::asked(visit, request.headers(), request.body())?;
+            drop(request);
+            Box::pin(orders::place(&shop.station, asked)).await
+        }
         (_, ["v1", "orders"]) if get => Box::pin(orders::list(visit, &request)).await,
         (_, ["v1", "orders", id]) if get => Box::pin(orders::read(visit, &request, id)).await,
         (&Method::DELETE, ["v1", "orders", id]) => {
             Box::pin(orders::cancel(visit, &request, id)).await
         }
         (&Method::POST, ["v1", "orders", id, "payment"]) => {
-            let id = (*id).to_owned();
-            Box::pin(orders::pay(visit, request, &id)).await
+            Box::pin(orders::pay(visit, &request, id)).await
         }
         (&Method::OPTIONS, segments) => {
             let allow = methods(segments).ok_or_else(Problem::no_such_page)?;
@@ -226,7 +275,7 @@ pub(crate) fn reply(
     content_type: &'static str,
     body: impl Into<Bytes>,
 ) -> Reply {
-    let mut reply = Response::new(Full::new(body.into()));
+    let mut reply = Response::new(body.into());
     *reply.status_mut() = status;
     // Room for what is added on the way out, so that the map does not grow meanwhile.
     *reply.headers_mut() = hyper::HeaderMap::with_capacity(HEADERS_USUAL);
@@ -270,8 +319,8 @@ pub(crate) fn tagged(
 }
 
 /// The whole body, within its limits.
-pub(crate) async fn body(request: Request<Incoming>) -> Result<Bytes, Problem> {
-    let mut whole = pin!(whole(request.into_body()));
+async fn body(incoming: Incoming) -> Result<Bytes, Problem> {
+    let mut whole = pin!(whole(incoming));
     // Nearly every body comes with its head, and needs no timer.
     if let Some(body) = whole.as_mut().now_or_never() {
         return body;

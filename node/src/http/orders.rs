@@ -6,8 +6,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use hyper::body::Incoming;
+use hyper::header::HeaderName;
 use hyper::{Request, StatusCode};
 use inventory::allocate::PARTY_MAX;
 use inventory::catalogue::Catalogue;
@@ -25,7 +26,8 @@ use serde::{Deserialize, Serialize};
 use super::payment::{Notice, Provider};
 use super::problem::Problem;
 use super::runs::{Letters, time};
-use super::{Reply, Visit, body, reply};
+use super::{Reply, Visit, reply};
+use crate::plain::Fields;
 use crate::station::Station;
 use crate::telemetry::Word;
 
@@ -84,35 +86,41 @@ enum Preference {
     Aisle,
 }
 
-/// `POST /v1/orders`
-pub(crate) async fn place(visit: &Visit, request: Request<Incoming>) -> Result<Reply, Problem> {
-    let station = &visit.shop.station;
-    let buyer = buyer(visit, &request)?.into_owned();
-    let key = request.headers().get("idempotency-key").and_then(|k| k.to_str().ok());
+/// What names a new order for its buyer, so that a second press is not a second order.
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// A new order, and the share that it is for.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    share: ShareId,
+    command: Command,
+}
+
+/// What a request for a new order asks for. It keeps nothing of the request: whoever holds a body
+/// while waiting holds the room that it was read in.
+pub(crate) fn asked<F: Fields + ?Sized>(
+    visit: &Visit,
+    fields: &F,
+    body: &[u8],
+) -> Result<Asked, Problem> {
+    let buyer = buyer(visit, fields)?;
+    let key = fields.text(&KEY);
     let key = key.ok_or_else(|| Problem::malformed("the header Idempotency-Key is required"))?;
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
         let detail = format!("Idempotency-Key must have 1 to {KEY_BYTES_MAX} bytes");
         return Err(Problem::malformed(detail));
     }
-    let key = key.to_owned();
-    // Whoever holds the body while waiting holds the connection's buffer, which would be made
-    // anew for the next request.
-    let (share, command) = command(station, &buyer, &key, &body(request).await?)?;
-    finish(station, bring(station, share, command).await)
+    let body: PlaceBody<'_> = serde_json::from_slice(body).map_err(|e| unreadable(&e))?;
+    let world = visit.shop.station.world.borrow();
+    let request = order_request(world.pool(), &buyer, key, &body)?;
+    let definition = world.pool().definition().ok_or_else(|| Problem::busy("starting"))?;
+    let share = definition.home(request.run, request.buyer);
+    Ok(Asked { share, command: Command::Place(request) })
 }
 
-/// What a body asks for, and of which share.
-fn command(
-    station: &Station,
-    buyer: &str,
-    key: &str,
-    bytes: &[u8],
-) -> Result<(ShareId, Command), Problem> {
-    let asked: PlaceBody<'_> = serde_json::from_slice(bytes).map_err(|e| unreadable(&e))?;
-    let world = station.world.borrow();
-    let request = order_request(world.pool(), buyer, key, &asked)?;
-    let definition = world.pool().definition().ok_or_else(|| Problem::busy("starting"))?;
-    Ok((definition.home(request.run, request.buyer), Command::Place(request)))
+/// `POST /v1/orders`
+pub(crate) async fn place(station: &Rc<Station>, asked: Asked) -> Result<Reply, Problem> {
+    finish(station, bring(station, asked.share, asked.command).await)
 }
 
 /// What is wrong with a body: its spelling, or what it says.
@@ -195,7 +203,7 @@ pub(crate) fn journey(timetable: &Timetable, from: &str, to: &str) -> Result<Jou
 /// `GET /v1/orders/{id}`
 pub(crate) async fn read(
     visit: &Visit,
-    request: &Request<Incoming>,
+    request: &Request<Bytes>,
     id: &str,
 ) -> Result<Reply, Problem> {
     let station = &visit.shop.station;
@@ -208,7 +216,7 @@ pub(crate) async fn read(
 /// `DELETE /v1/orders/{id}`
 pub(crate) async fn cancel(
     visit: &Visit,
-    request: &Request<Incoming>,
+    request: &Request<Bytes>,
     id: &str,
 ) -> Result<Reply, Problem> {
     let station = &visit.shop.station;
@@ -221,18 +229,17 @@ pub(crate) async fn cancel(
 /// `POST /v1/orders/{id}/payment`
 pub(crate) async fn pay(
     visit: &Visit,
-    request: Request<Incoming>,
+    request: &Request<Bytes>,
     id: &str,
 ) -> Result<Reply, Problem> {
     let (station, front) = (&visit.shop.station, &visit.shop.front);
     let buyer = match front.payment {
-        Provider::Sandbox => Some(hashed(visit, &request)?),
+        Provider::Sandbox => Some(hashed(visit, request)?),
         Provider::Webhook(_) => None,
     };
     let order = known(station, id)?;
-    let headers = request.headers().clone();
-    let bytes = body(request).await?;
-    let notice = front.payment.read(order, &headers, &bytes, station.now().wall)?;
+    let (headers, now) = (request.headers(), station.now().wall);
+    let notice = front.payment.read(order, headers, request.body(), now)?;
     let Notice::Paid { payment, amount, currency } = notice else {
         let mut reply = Reply::default();
         *reply.status_mut() = StatusCode::NO_CONTENT;
@@ -261,7 +268,7 @@ pub(crate) struct OrdersBody<'a> {
 
 /// `GET /v1/orders?run=`: the buyer's orders, of one run or of all. A buyer's orders on a run
 /// have one home, so with `run` it is one question, and without as many as there are homes.
-pub(crate) async fn list(visit: &Visit, request: &Request<Incoming>) -> Result<Reply, Problem> {
+pub(crate) async fn list(visit: &Visit, request: &Request<Bytes>) -> Result<Reply, Problem> {
     let station = &visit.shop.station;
     let buyer = hashed(visit, request)?;
     let named = super::runs::run_of(request.uri().query().unwrap_or(""))?;
@@ -332,16 +339,16 @@ fn known(station: &Station, id: &str) -> Result<OrderId, Problem> {
     if world.pool().shares().all(|share| share != order.home) { Err(none()) } else { Ok(order) }
 }
 
-fn hashed(visit: &Visit, request: &Request<Incoming>) -> Result<BuyerHash, Problem> {
-    let buyer = buyer(visit, request)?;
+fn hashed(visit: &Visit, request: &Request<Bytes>) -> Result<BuyerHash, Problem> {
+    let buyer = buyer(visit, request.headers())?;
     let world = visit.shop.station.world.borrow();
     let key = world.pool().key().ok_or_else(|| Problem::busy("starting"))?;
     Ok(key.buyer(&buyer))
 }
 
-fn buyer<'a>(visit: &Visit, request: &'a Request<Incoming>) -> Result<Cow<'a, str>, Problem> {
+fn buyer<'a, F: Fields + ?Sized>(visit: &Visit, fields: &'a F) -> Result<Cow<'a, str>, Problem> {
     let now = || visit.shop.station.now().wall;
-    visit.shop.front.identity.buyer(request.headers(), visit.peer, now)
+    visit.shop.front.identity.buyer(fields, visit.peer, now)
 }
 
 /// Brings a command to the owner of its share, wherever that is, and waits for the answer. A

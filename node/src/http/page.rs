@@ -9,7 +9,6 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http_body_util::Full;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, StatusCode};
 
@@ -64,7 +63,7 @@ impl File {
     /// The file as an answer, zipped for whoever can read that.
     pub(super) fn reply(&self, asked: &HeaderMap, keep: &'static str) -> Reply {
         let zip = takes_gzip(asked) && !self.zipped.is_empty();
-        let mut reply = Reply::new(Full::new(if zip { &self.zipped } else { &self.plain }.clone()));
+        let mut reply = Reply::new(if zip { &self.zipped } else { &self.plain }.clone());
         let headers = reply.headers_mut();
         if zip {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -122,7 +121,7 @@ pub(crate) fn index<B>(request: &Request<B>) -> Reply {
     let mut reply = page.index.reply(request.headers(), SHORT);
     if is_known(request.headers(), page.tag.trim_start_matches("W/")) {
         *reply.status_mut() = StatusCode::NOT_MODIFIED;
-        *reply.body_mut() = Full::default();
+        *reply.body_mut() = Bytes::new();
     }
     if let Ok(tag) = HeaderValue::from_str(&page.tag) {
         reply.headers_mut().insert(header::ETAG, tag);

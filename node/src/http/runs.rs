@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use arrayvec::ArrayString;
+use bytes::Bytes;
 use hyper::Request;
-use hyper::body::Incoming;
 use inventory::definition::{Definition, StopTime, Timetable};
 use inventory::legs::Journey;
 use inventory::words::{ClassId, Millis, RunId};
@@ -133,7 +133,7 @@ pub(crate) struct ClassBody<'a> {
 }
 
 /// `GET /v1/runs?from=&to=&date=`
-pub(crate) fn list(shop: &Shop, request: &Request<Incoming>) -> Result<Reply, Problem> {
+pub(crate) fn list(shop: &Shop, request: &Request<Bytes>) -> Result<Reply, Problem> {
     let world = shop.station.world.borrow();
     shop.pages.give(request, shop.station.now(), || {
         let asked = Asked::read(request.uri().query().unwrap_or(""))?;
@@ -156,7 +156,7 @@ pub(crate) fn list(shop: &Shop, request: &Request<Incoming>) -> Result<Reply, Pr
 /// `GET /v1/runs/{train}/{date}?from=&to=`
 pub(crate) fn one(
     shop: &Shop,
-    request: &Request<Incoming>,
+    request: &Request<Bytes>,
     train: &str,
     date: &str,
 ) -> Result<Reply, Problem> {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use hyper::Request;
-use hyper::body::Incoming;
 use inventory::entry::{Policy, SaleState};
 use inventory::words::Millis;
 use schemars::JsonSchema;
@@ -115,7 +115,7 @@ impl Dated for SaleBody<'_> {
 }
 
 /// `GET /v1/sale`
-pub(crate) fn describe(shop: &Shop, request: &Request<Incoming>) -> Result<Reply, Problem> {
+pub(crate) fn describe(shop: &Shop, request: &Request<Bytes>) -> Result<Reply, Problem> {
     let (world, now) = (shop.station.world.borrow(), shop.station.now());
     shop.pages.give(request, now, || {
         let definition = world.pool().definition().ok_or_else(|| Problem::busy("starting"))?;
