@@ -115,9 +115,9 @@ impl Orders {
         all.map(|kept| (kept.id, &kept.order))
     }
 
-    /// Puts an order where there was none of that id. It leads to it by key and buyer if its home
-    /// is `here`; no other order there has its key.
-    pub(crate) fn insert(&mut self, id: OrderId, order: Order, here: bool) {
+    /// Puts an order where there was none of that id, and says where it lies. It leads to it by key
+    /// and buyer if its home is `here`; no other order there has its key.
+    pub(crate) fn insert(&mut self, id: OrderId, order: Order, here: bool) -> Slot {
         let (key, buyer) = (of_digest(order.key), of_digest(order.buyer));
         let older = if here { self.newest(order.buyer) } else { None };
         let slot = self.place(Kept { id, older: older.and_then(Link::to), newer: None, order });
@@ -135,6 +135,7 @@ impl Orders {
             }
         }
         self.len += 1;
+        slot
     }
 
     /// Forgets an order.
@@ -237,12 +238,15 @@ fn count(
     id: OrderId,
     slot: Slot,
 ) -> bool {
-    let number = id.number as usize;
-    let known = counted.get(&(id.home, id.epoch)).map_or(0, Vec::len);
-    if number > known + LEFT_OUT_MAX {
+    let (number, owner) = (id.number as usize, (id.home, id.epoch));
+    let list = match counted.get_mut(&owner) {
+        Some(list) => list,
+        None if number <= LEFT_OUT_MAX => counted.entry(owner).or_default(),
+        None => return false,
+    };
+    if number > list.len() + LEFT_OUT_MAX {
         return false;
     }
-    let list = counted.entry((id.home, id.epoch)).or_default();
     if list.len() <= number {
         list.resize(number + 1, None);
     }

@@ -543,19 +543,29 @@ impl ShareState {
         Ok(())
     }
 
-    /// A place for an order that is new here, or whose key tries again.
-    fn vacant(&self, id: OrderId, request: &OrderRequest) -> Result<(), Impossible> {
-        match self.orders.get(id) {
-            Some(Order { state: OrderState::Seeking { .. }, key, .. }) if *key == request.key => {
-                Ok(())
+    /// Where an order whose key tries again lies; `None` if it is new here.
+    fn vacant(&self, id: OrderId, request: &OrderRequest) -> Result<Option<Slot>, Impossible> {
+        let slot = self.orders.slot(id);
+        match slot.and_then(|slot| self.orders.at(slot)) {
+            Some((_, Order { state: OrderState::Seeking { .. }, key, .. }))
+                if *key == request.key =>
+            {
+                Ok(slot)
             }
             Some(_) => Err(Impossible::State(id)),
             None if self.orders.of_key(request.key).is_some() => Err(Impossible::Key(id)),
-            None => Ok(()),
+            None => Ok(None),
         }
     }
 
-    fn put_order(&mut self, id: OrderId, request: &OrderRequest, state: OrderState) {
+    /// Puts an order where it lies already, or where there was none.
+    fn put_order(
+        &mut self,
+        id: OrderId,
+        known: Option<Slot>,
+        request: &OrderRequest,
+        state: OrderState,
+    ) -> Slot {
         let order = Order {
             buyer: request.buyer,
             key: request.key,
@@ -568,14 +578,15 @@ impl ShareState {
             state,
             returned: Box::default(),
         };
-        let Some(old) = self.orders.get_mut(id) else {
-            self.orders.insert(id, order, id.home == self.share);
-            return;
+        let known = known.and_then(|slot| Some((slot, self.orders.at_mut(slot)?)));
+        let Some((slot, old)) = known else {
+            return self.orders.insert(id, order, id.home == self.share);
         };
         if let OrderState::Seeking { since, .. } = old.state {
             self.ended.remove(&(since, id));
         }
         *old = order;
+        slot
     }
 
     fn apply_held(&mut self, held: &Held) -> Result<(), Impossible> {
@@ -584,13 +595,15 @@ impl ShareState {
         if at_home != (held.attempt == Attempt(0)) {
             return Err(Impossible::Home(id));
         }
-        if at_home {
-            self.vacant(id, request)?;
+        let known = if at_home {
+            self.vacant(id, request)?
         } else if self.orders.get(id).is_some() {
             return Err(Impossible::State(id));
         } else if self.refused.contains(&(id, held.attempt)) {
             return Err(Impossible::Refused(id, held.attempt));
-        }
+        } else {
+            None
+        };
         let twice = (1..held.seats.len()).any(|at| held.seats[..at].contains(&held.seats[at]));
         let party = held.request.passengers.len();
         if party == 0 || twice || held.seats.len() != party {
@@ -614,10 +627,8 @@ impl ShareState {
             seats: KeptSeats::from_slice(&held.seats),
             deadline: held.deadline,
         };
-        self.put_order(id, request, state);
-        if let Some(slot) = self.orders.slot(id) {
-            self.timers.set(held.deadline, slot);
-        }
+        let slot = self.put_order(id, known, request, state);
+        self.timers.set(held.deadline, slot);
         Ok(())
     }
 
@@ -675,9 +686,9 @@ impl ShareState {
         if id.home != self.share || sent.to == self.share || sent.attempt == Attempt(0) {
             return Err(Impossible::Home(id));
         }
-        self.vacant(id, request)?;
+        let known = self.vacant(id, request)?;
         let state = OrderState::Sent { to: sent.to, attempt: sent.attempt };
-        self.put_order(id, request, state);
+        self.put_order(id, known, request, state);
         let asked = self.outstanding.entry((request.run, request.class, sent.to)).or_default();
         *asked += u32::from(request.party());
         Ok(())

@@ -37,8 +37,8 @@ use identity::Identity;
 use payment::Provider;
 use problem::Problem;
 
-/// Connections at once. Each costs some 20 KiB, so that a full house stays under 200 MiB; a
-/// gateway multiplexes more buyers than this over far fewer.
+/// Connections at once. One that waits costs 3 KiB, and 24 if it is hyper's, so that a full house
+/// stays under 200 MiB; a gateway multiplexes more buyers than this over far fewer.
 const CONNECTIONS_MAX: usize = 8_192;
 /// Bytes of a larger body that are read to be thrown away: a mistake, not an attack.
 const BODY_DROPPED_MAX: usize = 1024 * 1024;
