@@ -1,10 +1,16 @@
-//! The way of fates from the thread that learns them back to the handle that appended.
+//! The way of fates from whoever learns them back to the handle that appended.
 //!
 //! A handle keeps what waits for a fate in numbered slots. The slot travels with the append
 //! and comes back; so the caller's slip keeps all its 64 bits, a fate never needs an
 //! allocation of its own, and the channel cannot overflow: it has room for all slots.
 
-use std::task::{Context, Poll};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
 
 use slab::Slab;
 use tokio::sync::mpsc;
@@ -23,17 +29,24 @@ pub(crate) struct Inbox {
     waiting: Slab<(Slip, usize)>,
     bytes: usize,
     fates: mpsc::Receiver<(Slot, Fate)>,
+    woken: Arc<AtomicBool>,
 }
 
 /// The log's end.
 #[derive(Debug, Clone)]
-pub(crate) struct Outbox(mpsc::Sender<(Slot, Fate)>);
+pub(crate) struct Outbox {
+    fates: mpsc::Sender<(Slot, Fate)>,
+    /// A WAKE is on its way: two of them would take a fate's place.
+    woken: Arc<AtomicBool>,
+}
 
 pub(crate) fn pair() -> (Outbox, Inbox) {
     // A slot is given out again only after its fate was fetched, so each is in the channel once
     // at most; one place more is for WAKE.
     let (send, fates) = mpsc::channel(IN_FLIGHT_MAX + 1);
-    (Outbox(send), Inbox { waiting: Slab::new(), bytes: 0, fates })
+    let woken = Arc::new(AtomicBool::new(false));
+    let inbox = Inbox { waiting: Slab::new(), bytes: 0, fates, woken: Arc::clone(&woken) };
+    (Outbox { fates: send, woken }, inbox)
 }
 
 impl Inbox {
@@ -51,6 +64,12 @@ impl Inbox {
         Ok(self.waiting.insert((slip, bytes)) as Slot)
     }
 
+    /// Whether some have no fate yet.
+    #[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "only Kafka's are fetched"))]
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Gives a slot back whose append the log did not take.
     pub(crate) fn withdraw(&mut self, slot: Slot) {
         self.settle(slot);
@@ -60,6 +79,7 @@ impl Inbox {
         let before = out.len();
         loop {
             match self.fates.poll_recv(cx) {
+                Poll::Ready(Some((WAKE, _))) => self.woken.store(false, Ordering::Release),
                 Poll::Ready(Some((slot, fate))) => {
                     if let Some(slip) = self.settle(slot) {
                         out.push((slip, fate));
@@ -90,16 +110,14 @@ impl Outbox {
     /// follow cost no further wake.
     pub(crate) fn tell(&self, slot: Slot, fate: Fate) {
         // Only a handle that was dropped refuses, and then nobody waits any more.
-        let _ = self.0.try_send((slot, fate));
+        let _ = self.fates.try_send((slot, fate));
     }
 
     /// Wakes the handle's task without a fate.
     #[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "only Kafka reconnects"))]
     pub(crate) fn wake(&self) {
-        // Where something is in the channel the task was woken for that, and two of these in it
-        // would take a fate's place.
-        if self.0.capacity() == self.0.max_capacity() {
-            let _ = self.0.try_send((WAKE, Fate::Unknown));
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            let _ = self.fates.try_send((WAKE, Fate::Unknown));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A topic of a Kafka cluster as a ledger, or as the board. The only place with librdkafka.
 //!
-//! - [`KafkaLedger`]: one topic. One producer for all handles of the process, whose thread
-//!   brings fates back (`producer`); consumers that many tails share (`tails`).
+//! - [`KafkaLedger`]: one topic. One producer for all handles of the process, from which each
+//!   fetches fates (`producer`); consumers that many tails share (`tails`).
 //! - [`Relay`]: carries what a topic says into another, exactly once.
 //! - [`Topics`]: founds topics, or checks that they are as they must be.
 //! - `settings`: every setting of librdkafka that is not its default, with the reason.
@@ -236,6 +236,18 @@ pub struct KafkaLog {
     readers: Readers,
 }
 
+impl KafkaLog {
+    /// The present producer; it is not there while it is being replaced.
+    fn producer(&mut self) -> Result<Arc<producer::Native>, Refused> {
+        match self.link.has_changed() {
+            Ok(false) if self.producer.strong_count() > 0 => {}
+            Ok(_) => self.producer = self.link.borrow_and_update().clone(),
+            Err(_) => return Err(Refused::Closed("the connection was closed".to_owned())),
+        }
+        self.producer.upgrade().ok_or(Refused::Full)
+    }
+}
+
 impl Log for KafkaLog {
     type Tail = KafkaTail;
 
@@ -243,14 +255,7 @@ impl Log for KafkaLog {
         if to.0 >= self.partitions {
             return Err(Refused::NoPartition(to));
         }
-        match self.link.has_changed() {
-            Ok(false) if self.producer.strong_count() > 0 => {}
-            Ok(_) => self.producer = self.link.borrow_and_update().clone(),
-            Err(_) => return Err(Refused::Closed("the connection was closed".to_owned())),
-        }
-        let Some(producer) = self.producer.upgrade() else {
-            return Err(Refused::Full);
-        };
+        let producer = self.producer()?;
         let slot = self.inbox.admit(slip, frame.len())?;
         let opaque = producer::opaque(self.handle.number, slot);
         let record = BaseRecord::<(), [u8], usize>::with_opaque_to(&self.topic, opaque)
@@ -268,7 +273,22 @@ impl Log for KafkaLog {
     }
 
     fn poll_fates(&mut self, cx: &mut Context<'_>, out: &mut Vec<(Slip, Fate)>) -> Poll<()> {
-        self.inbox.poll(cx, out)
+        loop {
+            // Whoever waits for nothing leaves the fates of others to those.
+            if self.inbox.is_waiting()
+                && let Ok(producer) = self.producer()
+            {
+                producer.fetch();
+            }
+            if self.inbox.poll(cx, out).is_ready() {
+                return Poll::Ready(());
+            }
+            // What came before the inbox was looked at has rung in vain; what comes now wakes.
+            let is_due = self.inbox.is_waiting() && self.producer().is_ok_and(|it| it.is_due());
+            if !is_due {
+                return Poll::Pending;
+            }
+        }
     }
 
     fn tail(&self, of: Partition, from: u64) -> KafkaTail {

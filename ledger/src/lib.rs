@@ -126,7 +126,8 @@ pub trait Log: Send + 'static {
     /// [`Refused`]: nothing was written and `slip` will not come back.
     fn append(&mut self, to: Partition, slip: Slip, frame: &[u8]) -> Result<(), Refused>;
 
-    /// Moves the fates that are known into `out`. Ready when at least one was moved.
+    /// Moves the fates that are known into `out`, in no order that means anything. Ready when at
+    /// least one was moved. Whoever has appended has to ask once more, or is not woken.
     fn poll_fates(&mut self, cx: &mut Context<'_>, out: &mut Vec<(Slip, Fate)>) -> Poll<()>;
 
     /// A reader of partition `of`, from offset `from` on (0 is the first record).

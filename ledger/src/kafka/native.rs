@@ -6,10 +6,12 @@
 //!   ledger is told from an empty one.
 //! - The id that a group's coordinator gives a member when it joins. Whoever was put out and came
 //!   back has another one.
+//! - Being called when a producer has something to tell, so that it can be fetched by whoever waits
+//!   for it, and no thread has to wait in between.
 #![allow(unsafe_code, reason = "see above; everything else denies it")]
 
 use std::{
-    ffi::{CStr, CString},
+    ffi::{CStr, CString, c_void},
     ptr,
     time::Duration,
 };
@@ -36,6 +38,69 @@ pub(super) fn member_id<C: ClientContext>(consumer: &Client<C>) -> Option<String
         sys::rd_kafka_mem_free(rk, id.cast());
         Some(owned)
     }
+}
+
+/// What is called, behind a thin pointer.
+type Call = Box<dyn Fn() + Send + Sync>;
+
+/// Tells when a client has something for its `poll`. It must go before its client does.
+pub(super) struct Bell {
+    queue: Guard<sys::rd_kafka_queue_t>,
+    /// A box that librdkafka borrows for as long as it may call.
+    call: *mut Call,
+}
+
+// SAFETY: librdkafka allows any thread to use a queue, and what is called may be shared and sent.
+unsafe impl Send for Bell {}
+// SAFETY: as above.
+unsafe impl Sync for Bell {}
+
+impl Bell {
+    /// Has `call` called, with the client's queue locked, whenever something comes after there was
+    /// nothing: on a thread of librdkafka's, or on one that has it do something.
+    pub(super) fn hang<C: ClientContext>(client: &Client<C>, call: Call) -> Self {
+        let call = Box::into_raw(Box::new(call));
+        // SAFETY: the client is alive. The queue is counted, and given back by its guard. The box
+        // is not touched until this is dropped, which first ends all calls.
+        unsafe {
+            let queue = sys::rd_kafka_queue_get_main(client.native_ptr());
+            let queue = Guard(queue, sys::rd_kafka_queue_destroy);
+            sys::rd_kafka_queue_cb_event_enable(queue.0, Some(ring), call.cast());
+            Self { queue, call }
+        }
+    }
+
+    /// Whether something waits for `poll`.
+    pub(super) fn is_due(&self) -> bool {
+        // SAFETY: the guard keeps the queue.
+        unsafe { sys::rd_kafka_queue_length(self.queue.0) > 0 }
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        // SAFETY: the guard keeps the queue, and goes after this. librdkafka calls under the same
+        // lock under which this is set, so that no call is under way behind it, and the box, which
+        // came from `hang`, is nobody else's.
+        unsafe {
+            sys::rd_kafka_queue_cb_event_enable(self.queue.0, None, ptr::null_mut());
+            drop(Box::from_raw(self.call));
+        }
+    }
+}
+
+impl std::fmt::Debug for Bell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bell").finish_non_exhaustive()
+    }
+}
+
+/// # Safety
+/// `call` is what [`Bell::hang`] gave, and its bell still hangs.
+unsafe extern "C" fn ring(_: *mut sys::rd_kafka_t, call: *mut c_void) {
+    // SAFETY: by contract.
+    let call = unsafe { &*call.cast::<Call>() };
+    call();
 }
 
 /// Asks for a topic's id. Blocks for `patience` at most.

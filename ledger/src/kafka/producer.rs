@@ -1,4 +1,7 @@
-//! The producer that all handles share, and the thread that brings its fates back.
+//! The producer that all handles share, and the thread that looks after it.
+//!
+//! Fates are fetched by whichever handle looks first, on its own thread: librdkafka rings a
+//! [`Bell`], which wakes them all.
 //!
 //! A producer whose idempotence is lost fails for good; one that let an append time out may
 //! wait for ever for a new producer id without sending anything. In both cases its thread makes
@@ -29,6 +32,7 @@ use tokio::sync::watch;
 
 use super::{
     Handle, Handles, KafkaConfig, Listener, Trouble,
+    native::Bell,
     settings::{self, Kept},
 };
 use crate::{
@@ -36,9 +40,7 @@ use crate::{
     inbox::{Outbox, Slot},
 };
 
-/// How long the thread looks for deliveries before it looks for anything else. Deliveries are
-/// told when they come; this bounds how late a lost producer is noticed. rust-rdkafka spins for the
-/// last millisecond of a turn, so that it costs 0.4 % of a core.
+/// How often the thread looks after the producer; this bounds how late a lost one is noticed.
 const TURN: Duration = Duration::from_millis(250);
 
 /// How long a purged producer may take to tell its last fates. They are its own, so this is
@@ -48,7 +50,40 @@ const PURGE_MAX: Duration = Duration::from_secs(2);
 /// How long a dropped ledger waits for the fates of what it took.
 const PARTING_MAX: Duration = Duration::from_secs(1);
 
-pub(super) type Native = BaseProducer<Deliveries>;
+/// One of librdkafka's.
+pub(super) struct Native {
+    /// In front of its producer, which it must not outlive.
+    bell: Bell,
+    producer: BaseProducer<Deliveries>,
+}
+
+impl Native {
+    /// Has all fates told that are known.
+    pub(super) fn fetch(&self) {
+        while self.bell.is_due() {
+            self.producer.poll(Duration::ZERO);
+        }
+    }
+
+    /// Whether some are known and were not told.
+    pub(super) fn is_due(&self) -> bool {
+        self.bell.is_due()
+    }
+}
+
+impl std::fmt::Debug for Native {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Native").finish_non_exhaustive()
+    }
+}
+
+impl std::ops::Deref for Native {
+    type Target = BaseProducer<Deliveries>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.producer
+    }
+}
 
 /// Carries handle and slot through librdkafka and back, without an allocation.
 pub(super) fn opaque(handle: u32, slot: Slot) -> usize {
@@ -61,7 +96,7 @@ fn handle_and_slot(opaque: usize) -> (u32, Slot) {
     ((opaque >> 32) as u32, opaque as u32)
 }
 
-/// Sends each delivery's fate to its handle. Called on the producer's thread.
+/// Sends each delivery's fate to its handle. Called by whoever fetches.
 #[derive(Debug)]
 pub(super) struct Deliveries {
     listener: Listener,
@@ -166,8 +201,13 @@ fn create(
 ) -> Result<Arc<Native>, Trouble> {
     let (listener, timed_out) = (Listener::default(), AtomicBool::new(false));
     let context = Deliveries { listener, handles: handles.clone(), timed_out };
-    let producer = Native::from_config_and_context(&settings::producer(config, keep), context);
-    producer.map(Arc::new).map_err(|error| Trouble::Setting(error.to_string()))
+    let settings = settings::producer(config, keep);
+    let producer = BaseProducer::from_config_and_context(&settings, context);
+    let producer = producer.map_err(|error| Trouble::Setting(error.to_string()))?;
+    let handles = handles.clone();
+    let wake = move || handles.borrow().outboxes.values().for_each(Outbox::wake);
+    let bell = Bell::hang(producer.client(), Box::new(wake));
+    Ok(Arc::new(Native { bell, producer }))
 }
 
 /// The thread's own.
@@ -182,12 +222,15 @@ struct Turns {
 impl Turns {
     fn run(self, mut producer: Arc<Native>) {
         loop {
-            producer.poll(TURN);
-            match self.closing.try_recv() {
-                Err(mpsc::TryRecvError::Empty) => {}
-                Ok(patience) => return self.end(&producer, patience),
-                Err(mpsc::TryRecvError::Disconnected) => return self.end(&producer, PARTING_MAX),
+            match self.closing.recv_timeout(TURN) {
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Ok(patience) => return self.end(producer, patience),
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return self.end(producer, PARTING_MAX);
+                }
             }
+            // Where there is no handle, or none that looks.
+            producer.fetch();
             let client: &Client<Deliveries> = producer.client();
             let fatal = client.fatal_error();
             let timed_out = client.context().timed_out.load(Ordering::Relaxed);
@@ -217,11 +260,11 @@ impl Turns {
         }
     }
 
-    fn end(self, producer: &Arc<Native>, patience: Duration) {
+    fn end(self, producer: Arc<Native>, patience: Duration) {
         // From here on handles refuse, so nothing is added to what is waited for.
         drop(self.publish);
-        settle(producer, patience);
-        wait_until_unshared(producer);
+        settle(&producer, patience);
+        destroy_here(producer);
     }
 }
 
@@ -243,16 +286,14 @@ fn settle(producer: &Native, patience: Duration) {
 fn destroy(producer: Arc<Native>) {
     let apart = thread::Builder::new().name("ledger-kafka-end".to_owned());
     // If no thread can be started the closure is dropped here, and with it the producer.
-    let _ = apart.spawn(move || {
-        wait_until_unshared(&producer);
-        drop(producer);
-    });
+    let _ = apart.spawn(move || destroy_here(producer));
 }
 
-/// A handle that appends right now shares the producer for that moment. It must not be the
-/// last to have it, because its core would then be the one to destroy it.
-fn wait_until_unshared(producer: &Arc<Native>) {
-    while Arc::strong_count(producer) > 1 {
+/// A handle that appends or fetches right now shares the producer for that moment. It must not be
+/// the last to have it, because its core would then be the one to destroy it.
+fn destroy_here(mut producer: Arc<Native>) {
+    while let Err(shared) = Arc::try_unwrap(producer) {
+        producer = shared;
         thread::sleep(Duration::from_millis(1));
     }
 }
