@@ -30,6 +30,8 @@ use crate::port::{Clerk, HEAD_BYTES_MAX, HEADERS_MAX, Life, Reply};
 pub const BODY_BYTES_MAX: usize = 16 * 1024;
 /// Bytes that are read at once: the largest plain request.
 const READ_BYTES: usize = HEAD_BYTES_MAX + BODY_BYTES_MAX;
+/// Room for the beginning of a usual request.
+const LITTLE_BYTES: usize = 2 * 1024;
 /// Bytes of a body that is copied behind its head. A longer one is written from where it lies.
 const JOINED_BYTES_MAX: usize = 16 * 1024;
 /// Answers in a row to whoever has sent that many requests at once, before others have their turn.
@@ -158,14 +160,15 @@ fn body_length(fields: &[Header<'_>]) -> Option<usize> {
 #[derive(Debug)]
 pub(crate) struct Slate {
     read: Box<[u8]>,
-    write: Vec<u8>,
+    head: Vec<u8>,
+    body: Vec<u8>,
     date: Date,
 }
 
 impl Default for Slate {
     fn default() -> Self {
-        let write = Vec::with_capacity(ANSWER_BYTES);
-        Self { read: vec![0; READ_BYTES].into(), write, date: Date::default() }
+        let (head, body) = (Vec::with_capacity(ANSWER_BYTES), Vec::with_capacity(ANSWER_BYTES));
+        Self { read: vec![0; READ_BYTES].into(), head, body, date: Date::default() }
     }
 }
 
@@ -234,11 +237,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, C: Clerk> Talk<'a, S, C> {
                 Next::Ended => return None,
             };
             self.life.asked();
-            let reply = self.answer(errand).await?;
+            let outcome = self.run_errand(errand).await?;
             self.life.answered();
-            let last = reply.headers().get(header::CONNECTION).is_some_and(|c| c == "close");
             // A connection that ends badly is the client's affair.
-            self.send(reply, whole).await.ok()?;
+            let last = self.send(outcome, whole).await.ok()?;
             if last {
                 let _ = poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await;
                 return None;
@@ -251,18 +253,20 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, C: Clerk> Talk<'a, S, C> {
         }
     }
 
-    /// The answer; `None` if the client has gone meanwhile, so that nothing is begun for nobody.
-    async fn answer(&mut self, errand: C::Errand) -> Option<Reply> {
+    /// What came of it; `None` if the client has gone meanwhile, so that nothing is begun for nobody.
+    async fn run_errand(&mut self, errand: C::Errand) -> Option<C::Outcome> {
         let mut work = pin!(self.clerk.run(errand));
         poll_fn(|cx| {
-            if let Poll::Ready(reply) = work.as_mut().poll(cx) {
-                return Poll::Ready(Some(reply));
+            if let Poll::Ready(outcome) = work.as_mut().poll(cx) {
+                return Poll::Ready(Some(outcome));
             }
             let slate = &mut *self.slate.borrow_mut();
             // What fills the room can wait, and so can the news of an end behind it.
             while self.rest.len() < READ_BYTES {
                 match read(&mut self.stream, &mut slate.read[self.rest.len()..], cx) {
-                    Poll::Ready(Ok(came)) if !came.is_empty() => self.rest.extend_from_slice(came),
+                    Poll::Ready(Ok(came)) if !came.is_empty() => keep(&mut self.rest, came),
+                    // Whoever has asked for more before the end wants to hear it.
+                    Poll::Ready(Ok(_)) if !self.rest.is_empty() => break,
                     Poll::Ready(_) => return Poll::Ready(None),
                     Poll::Pending => break,
                 }
@@ -299,7 +303,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, C: Clerk> Talk<'a, S, C> {
                 return Poll::Ready(if whole { Next::Ended } else { Next::Unusual });
             }
             if !self.rest.is_empty() {
-                self.rest.extend_from_slice(came);
+                keep(&mut self.rest, came);
                 let more = match self.known {
                     Rest::Part(Some(all)) => self.rest.len() >= all,
                     // A head ends with a line.
@@ -313,10 +317,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, C: Clerk> Talk<'a, S, C> {
             let begun = begin(self.clerk, came);
             match self.follow(begun) {
                 Some((next, used)) => {
-                    self.rest.extend_from_slice(&came[used..]);
+                    keep(&mut self.rest, &came[used..]);
                     return Poll::Ready(next);
                 }
-                None => self.rest.extend_from_slice(came),
+                None => keep(&mut self.rest, came),
             }
         }
     }
@@ -335,17 +339,21 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, C: Clerk> Talk<'a, S, C> {
         }
     }
 
-    async fn send(&mut self, reply: Reply, whole: bool) -> io::Result<()> {
-        let (mut head, mut body) = poll_fn(|cx| {
+    /// Whether the connection ends with this answer.
+    async fn send(&mut self, outcome: C::Outcome, whole: bool) -> io::Result<bool> {
+        let mut outcome = Some(outcome);
+        let (mut head, mut body, last) = poll_fn(|cx| {
             let slate = &mut *self.slate.borrow_mut();
-            slate.write.clear();
-            let date = slate.date.at(SystemTime::now());
-            let mut body = write(&reply, whole, date, &mut slate.write);
+            let mut telling = Telling::new(&mut slate.head, &mut slate.body);
+            if let Some(outcome) = outcome.take() {
+                self.clerk.tell(outcome, &mut telling);
+            }
+            let (mut apart, last) = telling.end(whole, slate.date.at(SystemTime::now()));
             let stream = Pin::new(&mut self.stream);
-            let wrote = if body.is_empty() {
-                stream.poll_write(cx, &slate.write)
+            let wrote = if apart.is_empty() {
+                stream.poll_write(cx, &slate.head)
             } else {
-                let parts = [IoSlice::new(&slate.write), IoSlice::new(&body)];
+                let parts = [IoSlice::new(&slate.head), IoSlice::new(&apart)];
                 stream.poll_write_vectored(cx, &parts)
             };
             let wrote = match self.life.wrote(wrote) {
@@ -353,10 +361,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, C: Clerk> Talk<'a, S, C> {
                 Poll::Pending => 0,
             };
             // Others use the room while this one waits.
-            let of_head = wrote.min(slate.write.len());
-            let head = Bytes::copy_from_slice(&slate.write[of_head..]);
-            body.advance(wrote - of_head);
-            Poll::Ready(io::Result::Ok((head, body)))
+            let of_head = wrote.min(slate.head.len());
+            let head = Bytes::copy_from_slice(&slate.head[of_head..]);
+            apart.advance(wrote - of_head);
+            Poll::Ready(io::Result::Ok((head, apart, last)))
         })
         .await?;
         for part in [&mut head, &mut body] {
@@ -371,7 +379,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, C: Clerk> Talk<'a, S, C> {
                 }
             }
         }
-        Ok(())
+        Ok(last)
     }
 }
 
@@ -385,6 +393,17 @@ fn read<'r>(
     ready!(Pin::new(stream).poll_read(cx, &mut filled))?;
     let came = filled.filled().len();
     Poll::Ready(Ok(&room[..came]))
+}
+
+/// Keeps bytes, in a little room or in all that there may be: room that doubles would be twice that.
+fn keep(rest: &mut BytesMut, came: &[u8]) {
+    let length = rest.len() + came.len();
+    if length > rest.capacity() {
+        let room = if length <= LITTLE_BYTES { LITTLE_BYTES } else { READ_BYTES };
+        let before = std::mem::replace(rest, BytesMut::with_capacity(room));
+        rest.extend_from_slice(&before);
+    }
+    rest.extend_from_slice(came);
 }
 
 /// What was heard, when its bytes are needed no more.
@@ -406,40 +425,88 @@ fn begin<C: Clerk>(clerk: &C, bytes: &[u8]) -> Begun<C::Errand> {
     }
 }
 
-/// Writes an answer, and returns what of its body is better written by itself.
-fn write(reply: &Reply, whole: bool, date: &str, to: &mut Vec<u8>) -> Bytes {
-    let (status, body) = (reply.status(), reply.body());
-    to.extend_from_slice(b"HTTP/1.1 ");
-    to.extend_from_slice(status.as_str().as_bytes());
-    to.push(b' ');
-    to.extend_from_slice(status.canonical_reason().unwrap_or("").as_bytes());
-    for (name, value) in reply.headers() {
-        field(name.as_str(), value.as_bytes(), to);
-    }
-    // RFC 9110 8.6: these have no content and say no length.
-    let empty = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if !empty {
-        to.extend_from_slice(b"\r\ncontent-length: ");
-        // Nothing fails to be written to a Vec.
-        let _ = write!(to, "{}", body.len());
-    }
-    field("date", date.as_bytes(), to);
-    to.extend_from_slice(b"\r\n\r\n");
-    if !whole || empty {
-        return Bytes::new();
-    }
-    if body.len() > JOINED_BYTES_MAX {
-        return body.clone();
-    }
-    to.extend_from_slice(body);
-    Bytes::new()
+/// An answer while it is written: its status, then its fields, its body, and the end.
+#[derive(Debug)]
+pub struct Telling<'s> {
+    head: &'s mut Vec<u8>,
+    body: &'s mut Vec<u8>,
+    /// A body that lies elsewhere.
+    apart: Bytes,
+    status: StatusCode,
+    last: bool,
 }
 
-fn field(name: &str, value: &[u8], to: &mut Vec<u8>) {
-    to.extend_from_slice(b"\r\n");
-    to.extend_from_slice(name.as_bytes());
-    to.extend_from_slice(b": ");
-    to.extend_from_slice(value);
+impl<'s> Telling<'s> {
+    fn new(head: &'s mut Vec<u8>, body: &'s mut Vec<u8>) -> Self {
+        head.clear();
+        body.clear();
+        Self { head, body, apart: Bytes::new(), status: StatusCode::OK, last: false }
+    }
+
+    /// Begins with the status.
+    pub fn status(&mut self, status: StatusCode) {
+        self.status = status;
+        self.head.extend_from_slice(b"HTTP/1.1 ");
+        self.head.extend_from_slice(status.as_str().as_bytes());
+        self.head.push(b' ');
+        self.head.extend_from_slice(status.canonical_reason().unwrap_or("").as_bytes());
+    }
+
+    /// A field of the head. That the connection ends is seen, and kept to.
+    pub fn field(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.last |= *name == header::CONNECTION && value == "close";
+        self.line(name, value.as_bytes());
+    }
+
+    /// A field whose value is a letter behind the other; no control character is one.
+    pub fn field_of(&mut self, name: &HeaderName, value: &impl std::fmt::Display) {
+        self.line(name, b"");
+        // Nothing fails to be written to a Vec.
+        let _ = write!(self.head, "{value}");
+    }
+
+    fn line(&mut self, name: &HeaderName, value: &[u8]) {
+        self.head.extend_from_slice(b"\r\n");
+        self.head.extend_from_slice(name.as_str().as_bytes());
+        self.head.extend_from_slice(b": ");
+        self.head.extend_from_slice(value);
+    }
+
+    /// Room for the body.
+    pub fn body(&mut self) -> &mut Vec<u8> {
+        self.body
+    }
+
+    /// All of an answer that is there.
+    pub fn reply(&mut self, reply: &Reply) {
+        self.status(reply.status());
+        for (name, value) in reply.headers() {
+            self.field(name, value);
+        }
+        if reply.body().len() > JOINED_BYTES_MAX {
+            self.apart = reply.body().clone();
+        } else {
+            self.body.extend_from_slice(reply.body());
+        }
+    }
+
+    /// Ends the head, and lets the body follow if it is wanted. What of it is better written from
+    /// where it lies, and whether the connection ends.
+    fn end(mut self, whole: bool, date: &str) -> (Bytes, bool) {
+        // RFC 9110 8.6: these have no content and say no length.
+        let empty = matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if !empty {
+            let length = self.body.len() + self.apart.len();
+            self.field_of(&header::CONTENT_LENGTH, &length);
+        }
+        self.line(&header::DATE, date.as_bytes());
+        self.head.extend_from_slice(b"\r\n\r\n");
+        if !whole || empty {
+            return (Bytes::new(), self.last);
+        }
+        self.head.extend_from_slice(self.body);
+        (self.apart, self.last)
+    }
 }
 
 #[cfg(test)]

@@ -93,6 +93,7 @@ impl Parrot {
 
 impl Clerk for Rc<Parrot> {
     type Errand = Said;
+    type Outcome = Reply;
 
     async fn answer(&self, request: Request<Incoming>) -> Reply {
         let (head, body) = request.into_parts();
@@ -117,6 +118,10 @@ impl Clerk for Rc<Parrot> {
     async fn run(&self, said: Said) -> Reply {
         wait(&said.target).await;
         self.hear(said)
+    }
+
+    fn tell(&self, reply: Reply, to: &mut Telling<'_>) {
+        to.reply(&reply);
     }
 }
 

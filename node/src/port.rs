@@ -28,7 +28,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use crate::plain::{Plain, Slate, Talk};
+use crate::plain::{Plain, Slate, Talk, Telling};
 
 /// An answer.
 pub type Reply = Response<Bytes>;
@@ -77,6 +77,8 @@ pub enum Upgrades {
 pub trait Clerk: 'static {
     /// What a plain request asks for, without its bytes.
     type Errand;
+    /// What came of that.
+    type Outcome;
 
     /// Answers a request that hyper has read.
     fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Reply>;
@@ -84,8 +86,11 @@ pub trait Clerk: 'static {
     /// What a plain request asks for. `None`: this one and all that come after it are hyper's.
     fn read(&self, request: &Plain<'_>) -> Option<Self::Errand>;
 
-    /// Answers what was read.
-    fn run(&self, errand: Self::Errand) -> impl Future<Output = Reply>;
+    /// Does what was read.
+    fn run(&self, errand: Self::Errand) -> impl Future<Output = Self::Outcome>;
+
+    /// Writes an answer that says what came of it.
+    fn tell(&self, outcome: Self::Outcome, to: &mut Telling<'_>);
 }
 
 /// Whoever only answers has hyper read everything.
@@ -95,6 +100,7 @@ where
     F: Future<Output = Reply>,
 {
     type Errand = Infallible;
+    type Outcome = Infallible;
 
     fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Reply> {
         self(request)
@@ -104,8 +110,12 @@ where
         None
     }
 
-    async fn run(&self, errand: Infallible) -> Reply {
-        match errand {}
+    async fn run(&self, errand: Infallible) -> Infallible {
+        errand
+    }
+
+    fn tell(&self, outcome: Infallible, _: &mut Telling<'_>) {
+        match outcome {}
     }
 }
 

@@ -89,6 +89,68 @@ fn an_order_lives_its_whole_life() {
     assert_eq!(refunded.body["state"], "refunded");
 }
 
+/// Lines of a head, but those that say when and for how long; a body's only where it stays the same.
+fn lasting(answer: &Answer) -> Vec<&str> {
+    let passing = ["date: ", "server-timing: ", "connection: "];
+    let lines = answer.head.lines().filter(|l| passing.iter().all(|p| !l.starts_with(p)));
+    let mut lines: Vec<&str> = lines.collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[test]
+fn whoever_stays_hears_what_one_hears_who_goes() {
+    let node = Node::start(header(), Payment::Sandbox, &["https://shop.example"]);
+    let ours = ("Origin", "https://shop.example");
+    let anna = ("X-Buyer-Id", "anna");
+    let key = |key| ("Idempotency-Key", key);
+    // Two orders that differ in nothing but their names and seats.
+    let first = node.patiently("POST", "/v1/orders", &[ours, anna, key("k1")], ORDER);
+    let second = node.ask_plainly("POST", "/v1/orders", &[ours, anna, key("k2")], ORDER);
+    assert_eq!((first.status, second.status), (201, 201));
+    let of = |answer: &Answer| answer.body["id"].as_str().expect("an id").to_owned();
+    let named = lasting(&second).join("\n").replace(&of(&second), &of(&first));
+    assert_eq!(named.lines().collect::<Vec<_>>(), lasting(&first));
+    for (member, value) in first.body.as_object().expect("an order") {
+        if !["id", "seats", "heldUntil", "position"].contains(&member.as_str()) {
+            assert_eq!(second.body[member], *value, "{member}");
+        }
+    }
+    let order = format!("/v1/orders/{}", of(&first));
+    let other = ORDER.replace("P2", "P3");
+    for (method, path, headers, body) in [
+        ("POST", "/v1/orders", &[ours, anna, key("k1")][..], ORDER),
+        ("POST", "/v1/orders", &[anna, key("k1")], &other),
+        ("POST", "/v1/orders", &[anna, key("k1")], "{"),
+        ("POST", "/v1/orders", &[anna], ORDER),
+        ("POST", "/v1/orders", &[key("k1")], ORDER),
+        ("POST", "/v1/orders", &[anna, anna, key("k1")], ORDER),
+        ("POST", "/v1/orders/", &[anna, key("k1")], ORDER),
+        ("GET", &order, &[anna], ""),
+        ("GET", &order, &[], ""),
+        ("GET", "/v1/orders?run=G101/2027-02-01", &[anna], ""),
+        ("GET", "/", &[("Accept-Encoding", "br")], ""),
+        ("HEAD", "/", &[ours], ""),
+        ("GET", "/openapi.json", &[("If-None-Match", "*")], ""),
+        ("OPTIONS", "/v1/orders", &[ours], ""),
+        ("PUT", "/v1/orders", &[], ""),
+        ("GET", "/nowhere", &[ours], "body"),
+    ] {
+        // A busy node says so to either.
+        let both = || {
+            let goes = node.patiently(method, path, headers, body);
+            (goes, node.ask_plainly(method, path, headers, body))
+        };
+        let mut asked = both();
+        while asked.1.status == 503 {
+            asked = both();
+        }
+        let (goes, stays) = asked;
+        assert_eq!(lasting(&stays), lasting(&goes), "{method} {path} {headers:?}");
+        assert_eq!(stays.body, goes.body, "{method} {path} {headers:?}");
+    }
+}
+
 #[test]
 fn pages_that_change_seldom_are_known_by_their_tags() {
     let node = Node::start(header(), Payment::Sandbox, &["https://shop.example"]);

@@ -4,7 +4,7 @@
 //! itself.
 
 use bytes::Bytes;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use super::Reply;
@@ -50,21 +50,24 @@ impl Origins {
         HeaderValue::from_bytes(origin).ok()
     }
 
-    /// Says in an answer whether the page that asked may read it.
-    pub(crate) fn allow(&self, origin: Option<HeaderValue>, headers: &mut HeaderMap) {
+    /// What an answer says about whether the page that asked may read it.
+    pub(crate) fn allow(
+        &self,
+        origin: Option<HeaderValue>,
+        mut say: impl FnMut(HeaderName, HeaderValue),
+    ) {
         let allowed = match self {
             Self::Same => return,
             Self::Any => Some(HeaderValue::from_static("*")),
             Self::These(list) => {
                 // What a cache keeps for one origin must not be given to another.
-                headers.append(header::VARY, HeaderValue::from_static("Origin"));
+                say(header::VARY, HeaderValue::from_static("Origin"));
                 origin.filter(|o| list.iter().any(|known| known.as_bytes() == o.as_bytes()))
             }
         };
         if let Some(allowed) = allowed {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
-            let exposed = HeaderValue::from_static(EXPOSED);
-            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+            say(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+            say(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
         }
     }
 
@@ -96,8 +99,11 @@ mod tests {
     use super::*;
 
     fn allowed(origins: &Origins, origin: &'static str) -> Option<String> {
-        let mut headers = HeaderMap::new();
-        origins.allow(Some(HeaderValue::from_static(origin)), &mut headers);
+        let mut headers = hyper::HeaderMap::new();
+        let say = |name, value| {
+            headers.insert(name, value);
+        };
+        origins.allow(Some(HeaderValue::from_static(origin)), say);
         let allowed = headers.get(header::ACCESS_CONTROL_ALLOW_ORIGIN);
         allowed.map(|a| a.to_str().expect("text").to_owned())
     }

@@ -29,7 +29,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use inventory::board::NodeState;
 use tokio::task::JoinHandle;
 
-use crate::plain::{BODY_BYTES_MAX, Plain};
+use crate::plain::{BODY_BYTES_MAX, Plain, Telling};
 use crate::port::{self, Clerk, Reply, Upgrades};
 use crate::station::Station;
 pub use cors::Origins;
@@ -37,8 +37,9 @@ use identity::Identity;
 use payment::Provider;
 use problem::Problem;
 
-/// Connections at once. One that waits costs 3 KiB, and 24 if it is hyper's, so that a full house
-/// stays under 200 MiB; a gateway multiplexes more buyers than this over far fewer.
+/// Connections at once. One that waits costs 3 KiB, or 24 if it is hyper's; one with a large request
+/// that is not whole has 32 more, for ten seconds at most. A gateway multiplexes more buyers than
+/// this over far fewer.
 const CONNECTIONS_MAX: usize = 8_192;
 /// Bytes of a larger body that are read to be thrown away: a mistake, not an attack.
 const BODY_DROPPED_MAX: usize = 1024 * 1024;
@@ -123,23 +124,32 @@ pub fn listen(
     })
 }
 
-/// What a plain request asks for.
+/// What a plain request asks for, and what came of it.
 #[derive(Debug)]
-pub(crate) struct Errand {
+pub(crate) struct Plainly<W> {
     began: Instant,
     origin: Option<HeaderValue>,
-    work: Work,
+    work: W,
 }
 
 #[derive(Debug)]
-enum Work {
+pub(crate) enum Work {
     /// A new order, which is what the others wait for.
-    Place(Result<orders::Asked, Problem>),
+    Place(orders::Asked),
+    Refuse(Problem),
     Other(Box<Request<Bytes>>),
 }
 
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// An order: it is written straight into the connection's room.
+    Placed(inventory::owner::Answer),
+    Other(Result<Reply, Problem>),
+}
+
 impl Clerk for Rc<Visit> {
-    type Errand = Errand;
+    type Errand = Plainly<Work>;
+    type Outcome = Plainly<Done>;
 
     async fn answer(&self, request: Request<Incoming>) -> Reply {
         let began = Instant::now();
@@ -149,47 +159,76 @@ impl Clerk for Rc<Visit> {
             Ok(body) => route(self, Request::from_parts(head, body)).await,
             Err(problem) => Err(problem),
         };
-        self.dressed(reply, began, origin)
+        let mut reply = reply.unwrap_or_else(Problem::into_reply);
+        let headers = reply.headers_mut();
+        self.always(began, origin, |name, value| {
+            // A page may vary by more than one thing; all else is said once.
+            if name == header::VARY {
+                headers.append(name, value);
+            } else {
+                headers.insert(name, value);
+            }
+        });
+        reply
     }
 
-    fn read(&self, request: &Plain<'_>) -> Option<Errand> {
+    fn read(&self, request: &Plain<'_>) -> Option<Plainly<Work>> {
         let began = Instant::now();
         let origin = self.shop.front.origins.asked(request.fields);
         let work = if request.method == "POST" && request.target == "/v1/orders" {
-            Work::Place(orders::asked(self, request.fields, request.body))
+            match orders::asked(self, request.fields, request.body) {
+                Ok(asked) => Work::Place(asked),
+                Err(problem) => Work::Refuse(problem),
+            }
         } else {
             Work::Other(Box::new(request.owned()?))
         };
-        Some(Errand { began, origin, work })
+        Some(Plainly { began, origin, work })
     }
 
-    async fn run(&self, errand: Errand) -> Reply {
-        let reply = match errand.work {
-            Work::Place(Ok(asked)) => orders::place(&self.shop.station, asked).await,
-            Work::Place(Err(problem)) => Err(problem),
-            Work::Other(request) => Box::pin(route(self, *request)).await,
+    async fn run(&self, errand: Plainly<Work>) -> Plainly<Done> {
+        let Plainly { began, origin, work } = errand;
+        let work = match work {
+            Work::Place(asked) => Done::Placed(orders::place(&self.shop.station, asked).await),
+            Work::Refuse(problem) => Done::Other(Err(problem)),
+            Work::Other(request) => Done::Other(Box::pin(route(self, *request)).await),
         };
-        self.dressed(reply, errand.began, errand.origin)
+        Plainly { began, origin, work }
+    }
+
+    fn tell(&self, outcome: Plainly<Done>, to: &mut Telling<'_>) {
+        let Plainly { began, origin, work } = outcome;
+        let reply = match work {
+            Done::Placed(answer) => match orders::tell(&self.shop.station, answer, to) {
+                Ok(()) => None,
+                Err(problem) => Some(problem.into_reply()),
+            },
+            Done::Other(reply) => Some(reply.unwrap_or_else(Problem::into_reply)),
+        };
+        if let Some(mut reply) = reply {
+            // Said below.
+            reply.headers_mut().remove(header::X_CONTENT_TYPE_OPTIONS);
+            to.reply(&reply);
+        }
+        self.always(began, origin, |name, value| to.field(&name, &value));
     }
 }
 
 impl Visit {
-    /// An answer with what all of them say.
-    fn dressed(
+    /// What all answers say.
+    fn always(
         &self,
-        reply: Result<Reply, Problem>,
         began: Instant,
         origin: Option<HeaderValue>,
-    ) -> Reply {
-        let mut reply = reply.unwrap_or_else(Problem::into_reply);
-        let (shop, headers) = (&self.shop, reply.headers_mut());
+        mut say: impl FnMut(HeaderName, HeaderValue),
+    ) {
+        let shop = &self.shop;
         if shop.station.world.borrow().state() == NodeState::Draining {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            say(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.insert(SERVER_TIMING, shop.timings.of(began.elapsed()));
-        shop.front.origins.allow(origin, headers);
-        reply
+        say(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        say(SERVER_TIMING, shop.timings.of(began.elapsed()));
+        shop.front.origins.allow(origin, say);
     }
 }
 
@@ -231,7 +270,7 @@ async fn route(visit: &Visit, request: Request<Bytes>) -> Result<Reply, Problem>
         (&Method::POST, ["v1", "orders"]) => {
             let asked = orders::asked(visit, request.headers(), request.body())?;
             drop(request);
-            Box::pin(orders::place(&shop.station, asked)).await
+            orders::finish(&shop.station, Box::pin(orders::place(&shop.station, asked)).await)
         }
         (_, ["v1", "orders"]) if get => Box::pin(orders::list(visit, &request)).await,
         (_, ["v1", "orders", id]) if get => Box::pin(orders::read(visit, &request, id)).await,

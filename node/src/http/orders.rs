@@ -8,7 +8,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use hyper::header::HeaderName;
+use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Request, StatusCode};
 use inventory::allocate::PARTY_MAX;
 use inventory::catalogue::Catalogue;
@@ -27,7 +27,7 @@ use super::payment::{Notice, Provider};
 use super::problem::Problem;
 use super::runs::{Letters, time};
 use super::{Reply, Visit, reply};
-use crate::plain::Fields;
+use crate::plain::{Fields, Telling};
 use crate::station::Station;
 use crate::telemetry::Word;
 
@@ -119,8 +119,8 @@ pub(crate) fn asked<F: Fields + ?Sized>(
 }
 
 /// `POST /v1/orders`
-pub(crate) async fn place(station: &Rc<Station>, asked: Asked) -> Result<Reply, Problem> {
-    finish(station, bring(station, asked.share, asked.command).await)
+pub(crate) async fn place(station: &Rc<Station>, asked: Asked) -> Answer {
+    bring(station, asked.share, asked.command).await
 }
 
 /// What is wrong with a body: its spelling, or what it says.
@@ -324,8 +324,7 @@ fn run_id(definition: &Catalogue, name: &str) -> Result<RunId, Problem> {
 
 /// What nobody but the buyer may keep.
 fn private(mut reply: Reply) -> Reply {
-    let no_store = hyper::header::HeaderValue::from_static("no-store");
-    reply.headers_mut().insert(hyper::header::CACHE_CONTROL, no_store);
+    reply.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply
 }
 
@@ -384,7 +383,8 @@ async fn bring(station: &Rc<Station>, share: ShareId, command: Command) -> Answe
     }
 }
 
-fn finish(station: &Station, answer: Answer) -> Result<Reply, Problem> {
+/// Counts an answer; the order that it tells of, and its status.
+fn counted(station: &Station, answer: Answer) -> Result<(OrderView, StatusCode), Problem> {
     let answers = &station.metrics.answers;
     let kind = match &answer {
         Answer::Order { new: true, .. } => "",
@@ -407,17 +407,43 @@ fn finish(station: &Station, answer: Answer) -> Result<Reply, Problem> {
         return Err(problem);
     }
     let Answer::Order { view, new } = answer else { return Err(Problem::busy("answer")) };
+    let created = new && matches!(view.status, Status::Held(_));
+    Ok((view, if created { StatusCode::CREATED } else { StatusCode::OK }))
+}
+
+/// Where an order is found.
+fn place_of(view: &OrderView) -> Letters<{ 16 + ID_LETTERS }> {
+    Letters::of(format_args!("/v1/orders/{}", view.order))
+}
+
+/// Writes an answer straight to where it goes.
+pub(crate) fn tell(station: &Station, answer: Answer, to: &mut Telling<'_>) -> Result<(), Problem> {
+    let (view, status) = counted(station, answer)?;
+    let world = station.world.borrow();
+    let order = world.pool().definition().and_then(|definition| describe(definition, &view));
+    let order = order.ok_or_else(|| Problem::busy("starting"))?;
+    to.status(status);
+    to.field(&header::CONTENT_TYPE, &HeaderValue::from_static("application/json"));
+    to.field(&header::CACHE_CONTROL, &HeaderValue::from_static("no-store"));
+    if status == StatusCode::CREATED {
+        to.field_of(&header::LOCATION, &&*place_of(&view));
+    }
+    // What is made of numbers and text is always JSON.
+    let _ = serde_json::to_writer(to.body(), &order);
+    Ok(())
+}
+
+/// The same as an answer of its own.
+pub(crate) fn finish(station: &Station, answer: Answer) -> Result<Reply, Problem> {
+    let (view, status) = counted(station, answer)?;
     let world = station.world.borrow();
     let order = world.pool().definition().and_then(|definition| json(definition, &view));
     let order = order.ok_or_else(|| Problem::busy("starting"))?;
-    let created = new && matches!(view.status, Status::Held(_));
-    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let mut reply = private(reply(status, "application/json", order));
-    if created {
-        let place = Letters::<{ 16 + ID_LETTERS }>::of(format_args!("/v1/orders/{}", view.order));
-        if let Ok(place) = hyper::header::HeaderValue::from_str(&place) {
-            reply.headers_mut().insert(hyper::header::LOCATION, place);
-        }
+    if status == StatusCode::CREATED
+        && let Ok(place) = HeaderValue::from_str(&place_of(&view))
+    {
+        reply.headers_mut().insert(header::LOCATION, place);
     }
     Ok(reply)
 }

@@ -146,6 +146,7 @@ impl Node {
         node
     }
 
+    /// Asks on a connection that ends with the answer, which makes it hyper's.
     pub(crate) fn ask(
         &self,
         method: &str,
@@ -153,19 +154,37 @@ impl Node {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Answer {
+        let headers = [&[("Connection", "close")], headers].concat();
+        let mut stream = self.say(method, path, &headers, body);
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        Answer::of(&answer)
+    }
+
+    /// Asks on a connection that stays.
+    pub(crate) fn ask_plainly(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let mut stream = self.say(method, path, headers, body);
+        Answer::of(&whole_answer(&mut stream, &mut Vec::new(), method != "HEAD"))
+    }
+
+    fn say(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> TcpStream {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         let mut stream = TcpStream::connect(address).expect("it listens");
         let wait = Some(Duration::from_secs(10));
         stream.set_read_timeout(wait).expect("it can be set");
-        let mut text = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+        let mut text = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n");
         for (name, value) in headers {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
         text.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
         stream.write_all(text.as_bytes()).expect("it reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("it answers");
-        Answer::of(&answer)
+        stream
     }
 
     /// Asks until the answer is another than "busy": the first beats of a board take a moment.
@@ -193,6 +212,25 @@ impl Drop for Node {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+/// One whole answer; its head says how long it is.
+pub(crate) fn whole_answer(stream: &mut TcpStream, bytes: &mut Vec<u8>, has_body: bool) -> String {
+    bytes.clear();
+    let mut part = [0; 2_048];
+    loop {
+        let text = std::str::from_utf8(bytes).expect("text");
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|l| l.strip_prefix("content-length: "));
+            let length = length.map_or(0, |l| l.parse().expect("a number"));
+            if !has_body || body.len() == length {
+                return text.to_owned();
+            }
+        }
+        let read = stream.read(&mut part).expect("it answers");
+        assert_ne!(read, 0, "it hung up");
+        bytes.extend_from_slice(&part[..read]);
     }
 }
 
