@@ -44,6 +44,13 @@ pub trait Fields {
     /// The values of a field, in their order.
     fn values(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]>;
 
+    /// The value of a field that must be said once, if it is text.
+    fn only(&self, name: &HeaderName) -> Option<&str> {
+        let mut values = self.values(name);
+        let one = values.next().filter(|_| values.next().is_none());
+        one.and_then(text)
+    }
+
     /// The first value of a field, if it is text.
     fn text(&self, name: &HeaderName) -> Option<&str> {
         self.values(name).next().and_then(text)

@@ -89,12 +89,6 @@ impl Drop for Bell {
     }
 }
 
-impl std::fmt::Debug for Bell {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bell").finish_non_exhaustive()
-    }
-}
-
 /// # Safety
 /// `call` is what [`Bell::hang`] gave, and its bell still hangs.
 unsafe extern "C" fn ring(_: *mut sys::rd_kafka_t, call: *mut c_void) {

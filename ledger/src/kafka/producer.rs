@@ -71,12 +71,6 @@ impl Native {
     }
 }
 
-impl std::fmt::Debug for Native {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Native").finish_non_exhaustive()
-    }
-}
-
 impl std::ops::Deref for Native {
     type Target = BaseProducer<Deliveries>;
 

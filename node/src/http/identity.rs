@@ -21,7 +21,7 @@ use serde::Deserialize;
 
 use super::problem::Problem;
 use crate::kept::Kept;
-use crate::plain::{Fields, text};
+use crate::plain::Fields;
 
 /// Bytes of a buyer's subject at most: OpenID Connect allows 255.
 pub const SUBJECT_BYTES_MAX: usize = 255;
@@ -65,9 +65,7 @@ impl Identity {
                 if !from.is_empty() && !from.iter().any(|net| net.contains(&peer)) {
                     return Err(Problem::stranger());
                 }
-                let mut values = headers.values(name);
-                let one = values.next().filter(|_| values.next().is_none());
-                let named = one.and_then(text).filter(|b| is_subject(b));
+                let named = headers.only(name).filter(|b| is_subject(b));
                 named.map(Cow::Borrowed).ok_or_else(|| Problem::unidentified(name.as_str()))
             }
             Self::Token(tokens) => tokens.buyer(headers, now()).map(Cow::Owned),
@@ -177,9 +175,7 @@ impl Tokens {
     }
 
     fn buyer<F: Fields + ?Sized>(&self, headers: &F, now: Millis) -> Result<String, Problem> {
-        let mut values = headers.values(&header::AUTHORIZATION);
-        let one = values.next().filter(|_| values.next().is_none());
-        let text = one.and_then(text);
+        let text = headers.only(&header::AUTHORIZATION);
         let (scheme, token) = text.and_then(|t| t.split_once(' ')).ok_or_else(Problem::no_token)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(Problem::no_token());

@@ -159,17 +159,7 @@ impl Clerk for Rc<Visit> {
             Ok(body) => route(self, Request::from_parts(head, body)).await,
             Err(problem) => Err(problem),
         };
-        let mut reply = reply.unwrap_or_else(Problem::into_reply);
-        let headers = reply.headers_mut();
-        self.always(began, origin, |name, value| {
-            // A page may vary by more than one thing; all else is said once.
-            if name == header::VARY {
-                headers.append(name, value);
-            } else {
-                headers.insert(name, value);
-            }
-        });
-        reply
+        self.dressed(reply, began, origin)
     }
 
     fn read(&self, request: &Plain<'_>) -> Option<Plainly<Work>> {
@@ -200,21 +190,38 @@ impl Clerk for Rc<Visit> {
         let Plainly { began, origin, work } = outcome;
         let reply = match work {
             Done::Placed(answer) => match orders::tell(&self.shop.station, answer, to) {
-                Ok(()) => None,
-                Err(problem) => Some(problem.into_reply()),
+                Ok(()) => {
+                    return self.always(began, origin, |name, value| to.field(&name, &value));
+                }
+                Err(problem) => Err(problem),
             },
-            Done::Other(reply) => Some(reply.unwrap_or_else(Problem::into_reply)),
+            Done::Other(reply) => reply,
         };
-        if let Some(mut reply) = reply {
-            // Said below.
-            reply.headers_mut().remove(header::X_CONTENT_TYPE_OPTIONS);
-            to.reply(&reply);
-        }
-        self.always(began, origin, |name, value| to.field(&name, &value));
+        to.reply(&self.dressed(reply, began, origin));
     }
 }
 
 impl Visit {
+    /// An answer with what all of them say.
+    fn dressed(
+        &self,
+        reply: Result<Reply, Problem>,
+        began: Instant,
+        origin: Option<HeaderValue>,
+    ) -> Reply {
+        let mut reply = reply.unwrap_or_else(Problem::into_reply);
+        let headers = reply.headers_mut();
+        self.always(began, origin, |name, value| {
+            // A page may vary by more than one thing; all else is said once.
+            if name == header::VARY {
+                headers.append(name, value);
+            } else {
+                headers.insert(name, value);
+            }
+        });
+        reply
+    }
+
     /// What all answers say.
     fn always(
         &self,

@@ -195,14 +195,7 @@ impl Node {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Answer {
-        let begun = Instant::now();
-        loop {
-            let answer = self.ask(method, path, headers, body);
-            if answer.status != 503 || begun.elapsed() > Duration::from_secs(10) {
-                return answer;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        not_busy(|| self.ask(method, path, headers, body))
     }
 }
 
@@ -212,6 +205,18 @@ impl Drop for Node {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+/// Asks until the answer is another than "busy", or for ten seconds.
+pub(crate) fn not_busy(ask: impl Fn() -> Answer) -> Answer {
+    let begun = Instant::now();
+    loop {
+        let answer = ask();
+        if answer.status != 503 || begun.elapsed() > Duration::from_secs(10) {
+            return answer;
+        }
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
