@@ -21,7 +21,7 @@ use crate::control::Control;
 use crate::error::{During, Error, Result, finished, output_of};
 use crate::image::Image;
 use crate::install::Tools;
-use crate::kafka::{Broker, KafkaCluster, KafkaSite};
+use crate::kafka::{Broker, KafkaCluster, KafkaSite, Purpose};
 use crate::network::{NODES_MAX, Network, REDIS, kafka_address};
 use crate::node::{Node, PAUSE};
 use crate::pki::Pki;
@@ -413,8 +413,9 @@ impl Bed {
             |index| Broker { host: kafka_address(index), port: 9092, controller_port: 9093 };
         let brokers = (0..self.notes.shape.brokers).map(broker).collect();
         let folder = self.folder();
-        let kafka = KafkaSite { folder: folder.join("kafka"), place: place.clone(), brokers };
-        (kafka, folder.join("redis"), place)
+        let (kafka, redis) = (folder.join("kafka"), folder.join("redis"));
+        let purpose = Purpose::Testing;
+        (KafkaSite { folder: kafka, place: place.clone(), brokers, purpose }, redis, place)
     }
 
     fn build_kubernetes(&mut self, said: &mut dyn FnMut(&str)) -> Result<()> {

@@ -41,6 +41,17 @@ pub struct Broker {
     pub controller_port: u16,
 }
 
+/// What a cluster is started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Purpose {
+    /// To be up soon: Java's first compiler is all that it has.
+    #[default]
+    Testing,
+    /// To be measured: with both compilers, as Kafka's own scripts start it. It is fast only when
+    /// it has worked for ten seconds or more.
+    Measuring,
+}
+
 /// What to start, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KafkaSite {
@@ -50,6 +61,9 @@ pub struct KafkaSite {
     pub place: Place,
     /// One broker or three.
     pub brokers: Vec<Broker>,
+    /// What they are for.
+    #[serde(default)]
+    pub purpose: Purpose,
 }
 
 /// The jars of Kafka; fetched by Maven unless they are there.
@@ -92,7 +106,8 @@ impl KafkaSite {
             controller_port: port + brokers + index,
         };
         let brokers = (0..brokers).map(broker).collect();
-        Ok(Self { folder: folder.to_owned(), place: place.clone(), brokers })
+        let purpose = Purpose::default();
+        Ok(Self { folder: folder.to_owned(), place: place.clone(), brokers, purpose })
     }
 
     /// What clients are told.
@@ -157,9 +172,13 @@ impl KafkaSite {
     fn java(&self, log: &Path) -> Result<Launch> {
         let brokers = self.brokers.len();
         let heap = if brokers == 1 { "-Xmx512m" } else { "-Xmx256m" };
+        let compilers = match self.purpose {
+            Purpose::Testing => "-XX:TieredStopAtLevel=1",
+            Purpose::Measuring => "-XX:+TieredCompilation",
+        };
         // While its memory is cleaned a broker confirms nothing; both processors need half the time.
         Ok(Launch::new(&self.place, log, java())
-            .args([heap, "-XX:+UseParallelGC", "-XX:TieredStopAtLevel=1"])
+            .args([heap, "-XX:+UseParallelGC", compilers])
             .arg_path("-Dlog4j2.configurationFile=", &self.folder.join("log4j2.properties"))
             .args(["-cp", &format!("{}/libs/*", jars()?.display())])
             .folder(&self.folder))
@@ -236,13 +255,21 @@ impl KafkaCluster {
     /// # Errors
     /// When Java or Maven is missing, or the brokers do not come up.
     pub fn start(brokers: u16) -> Result<Self> {
+        Self::start_for(Purpose::Testing, brokers)
+    }
+
+    /// The same, for some purpose.
+    ///
+    /// # Errors
+    /// As for [`KafkaCluster::start`].
+    pub fn start_for(purpose: Purpose, brokers: u16) -> Result<Self> {
         // Others look for ports too; a second and a third try find other ones.
         let mut last = Error::Refused("no free ports".to_owned());
         for _ in 0..3 {
             let port = free_ports(2 * brokers)?;
             let folder = std::env::temp_dir().join(format!("stationmaster-kafka-{port}"));
             let site = KafkaSite::on_loopback(&folder, port, brokers, &Place::default())?;
-            match Self::start_at(site) {
+            match Self::start_at(KafkaSite { purpose, ..site }) {
                 Ok(cluster) => return Ok(cluster),
                 Err(Error::Late { hint, .. }) if hint.contains("already in use") => {
                     last = Error::Refused(hint);

@@ -164,6 +164,7 @@ pub async fn frames_come_back_unchanged<L: Log>(subject: &impl Fn() -> L) {
     for (slip, length) in (0..).zip(lengths) {
         append(&mut log, &mut fates, P1, Slip(slip), &frame(length)).await;
     }
+    fates_until(&mut log, &mut fates, lengths.len()).await;
     let records = read_until(&mut log.tail(P1, 0), lengths.len()).await;
     for (record, length) in records.iter().zip(lengths) {
         assert!(record.bytes == frame(length), "the frame of {length} bytes came back changed");

@@ -1,15 +1,17 @@
 //! A topic of a Kafka cluster as a ledger, or as the board. The only place with librdkafka.
 //!
-//! - [`KafkaLedger`]: one topic. One producer for all handles of the process, from which each
-//!   fetches fates (`producer`); consumers that many tails share (`tails`).
+//! - [`KafkaLedger`]: one topic. Frames of orders are sent by each handle itself, over connections
+//!   of its own (`writer` decides, `sockets` moves bytes, `protocol` knows what they mean): an
+//!   order waits for every thread in between. Where that client does not reach, which is news and
+//!   clusters with settings of librdkafka's, one producer serves all handles of the process
+//!   (`producer`). Consumers that many tails share (`tails`).
 //! - [`Relay`]: carries what a topic says into another, exactly once.
 //! - [`Topics`]: founds topics, or checks that they are as they must be.
 //! - `settings`: every setting of librdkafka that is not its default, with the reason.
 
 use std::{
-    collections::BTreeMap,
     sync::{
-        Arc, OnceLock, Weak,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -21,17 +23,15 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode as Code},
-    producer::BaseRecord,
 };
 use tokio::sync::watch;
 
-use crate::{
-    Fate, Log, Partition, Refused, Slip, Torn,
-    inbox::{self, Inbox, Outbox},
-};
+use crate::{Fate, Log, Partition, Refused, Slip, Torn};
 use producer::Producer;
 use settings::Kept;
+use sockets::Sockets;
 use tails::Readers;
+use writer::Writer;
 
 pub use relay::{Lost, Message, News, Relay, Route};
 pub use tails::KafkaTail;
@@ -39,10 +39,13 @@ pub use topics::{Difference, Keep, Topic, TopicId, TopicSpec, Topics};
 
 mod native;
 mod producer;
+mod protocol;
 mod relay;
 mod settings;
+mod sockets;
 mod tails;
 mod topics;
+mod writer;
 
 /// How to reach a cluster.
 #[derive(Debug, Clone)]
@@ -101,8 +104,46 @@ fn list(differences: &[Difference]) -> String {
 pub struct KafkaLedger {
     topic: Arc<str>,
     partitions: u16,
-    producer: Producer,
+    writing: Writing,
     readers: Readers,
+}
+
+/// How appends reach the brokers.
+#[derive(Debug)]
+enum Writing {
+    /// Each handle sends its own.
+    Own { client_id: Arc<str>, servers: Vec<Arc<str>>, close: watch::Sender<Option<Instant>> },
+    /// librdkafka sends them for all.
+    Shared(Producer),
+}
+
+impl Writing {
+    fn start(config: &KafkaConfig, keep: Kept) -> Result<Writing, Trouble> {
+        // TLS and SASL are librdkafka's. So is whatever else a cluster wants to be asked.
+        let servers = plain_servers(&config.bootstrap_servers);
+        match (keep, servers) {
+            (Kept::ForEver, Some(servers)) if config.options.is_empty() => {
+                let (close, _) = watch::channel(None);
+                Ok(Writing::Own { client_id: config.client_id.as_str().into(), servers, close })
+            }
+            _ => Producer::start(config, keep).map(Writing::Shared),
+        }
+    }
+}
+
+/// The addresses of a list that names no other protocol than plain text; 9092 is Kafka's port.
+fn plain_servers(list: &str) -> Option<Vec<Arc<str>>> {
+    let servers = list.split(',').map(str::trim).filter(|server| !server.is_empty());
+    let servers = servers.map(|server| {
+        let server = server.strip_prefix("PLAINTEXT://").unwrap_or(server);
+        let has_port = server.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        match (server.contains("://"), has_port) {
+            (true, _) => None,
+            (false, true) => Some(server.into()),
+            (false, false) => Some(format!("{server}:9092").into()),
+        }
+    });
+    servers.collect::<Option<Vec<_>>>().filter(|servers| !servers.is_empty())
 }
 
 impl KafkaLedger {
@@ -159,8 +200,8 @@ impl KafkaLedger {
         if partitions > 1 {
             readers.warm();
         }
-        let producer = Producer::start(config, keep)?;
-        Ok(KafkaLedger { topic, partitions, producer, readers })
+        let writing = Writing::start(config, keep)?;
+        Ok(KafkaLedger { topic, partitions, writing, readers })
     }
 
     /// The topic's name.
@@ -175,77 +216,46 @@ impl KafkaLedger {
         self.partitions
     }
 
-    /// A handle of its own fates on this topic.
+    /// A handle of its own fates on this topic. It belongs to the runtime that polls it first.
     #[must_use]
     pub fn handle(&self) -> KafkaLog {
-        let (outbox, inbox) = inbox::pair();
-        let link = self.producer.link();
-        let handle = self.producer.enter(outbox);
-        KafkaLog {
-            topic: Arc::clone(&self.topic),
-            partitions: self.partitions,
-            inbox,
-            handle,
-            producer: Weak::new(),
-            link,
-            readers: self.readers.clone(),
-        }
+        let (topic, partitions) = (Arc::clone(&self.topic), self.partitions);
+        let pen = match &self.writing {
+            Writing::Own { client_id, servers, close } => {
+                let (patience, now) = (settings::MESSAGE_MAX, Instant::now());
+                let writer = Writer::new(&topic, client_id, partitions, servers, patience, now);
+                Pen::Own(Box::new(Sockets::new(writer, close.subscribe())))
+            }
+            Writing::Shared(producer) => Pen::Shared(producer.enter(topic)),
+        };
+        KafkaLog { partitions, pen, readers: self.readers.clone() }
     }
 
-    /// Waits until everything accepted has its fate, for `patience` at most; what has none by
-    /// then is `Unknown`. Blocks.
+    /// Refuses appends from now on. What was accepted has its fate within `patience`, or is
+    /// `Unknown`; handles have to be polled for it. May block for so long.
     pub fn close(self, patience: Duration) {
-        self.producer.close(patience);
-    }
-}
-
-/// The handles that fates go to. A number is never given out twice, so a late fate cannot
-/// reach a newer handle.
-#[derive(Debug, Default)]
-struct Handles {
-    next: u32,
-    outboxes: BTreeMap<u32, Outbox>,
-}
-
-/// A handle's place among [`Handles`]; given back by dropping it.
-#[derive(Debug)]
-struct Handle {
-    number: u32,
-    handles: Arc<watch::Sender<Handles>>,
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.handles.send_modify(|handles| {
-            handles.outboxes.remove(&self.number);
-        });
+        match self.writing {
+            Writing::Own { close, .. } => {
+                close.send_replace(Some(Instant::now() + patience));
+            }
+            Writing::Shared(producer) => producer.close(patience),
+        }
     }
 }
 
 /// A handle on a topic.
 #[derive(Debug)]
 pub struct KafkaLog {
-    topic: Arc<str>,
     partitions: u16,
-    inbox: Inbox,
-    handle: Handle,
-    /// The producer as `link` last told it. Weak, because destroying one takes long, and the
-    /// last owner does it: that must be its own thread, never a core.
-    producer: Weak<producer::Native>,
-    link: watch::Receiver<Weak<producer::Native>>,
+    pen: Pen,
     readers: Readers,
 }
 
-impl KafkaLog {
-    /// The present producer; it is not there while it is being replaced.
-    fn producer(&mut self) -> Result<Arc<producer::Native>, Refused> {
-        match self.link.has_changed() {
-            Ok(false) if self.producer.strong_count() > 0 => {}
-            Ok(_) => self.producer = self.link.borrow_and_update().clone(),
-            Err(_) => return Err(Refused::Closed("the connection was closed".to_owned())),
-        }
-        self.producer.upgrade().ok_or(Refused::Full)
-    }
+/// A handle's part in [`Writing`].
+#[derive(Debug)]
+enum Pen {
+    Own(Box<Sockets>),
+    Shared(producer::Entry),
 }
 
 impl Log for KafkaLog {
@@ -255,39 +265,16 @@ impl Log for KafkaLog {
         if to.0 >= self.partitions {
             return Err(Refused::NoPartition(to));
         }
-        let producer = self.producer()?;
-        let slot = self.inbox.admit(slip, frame.len())?;
-        let opaque = producer::opaque(self.handle.number, slot);
-        let record = BaseRecord::<(), [u8], usize>::with_opaque_to(&self.topic, opaque)
-            .partition(i32::from(to.0))
-            .payload(frame);
-        let Err((error, _)) = producer.send(record) else { return Ok(()) };
-        self.inbox.withdraw(slot);
-        Err(match error.rdkafka_error_code() {
-            // Its own queue is full; or it failed for good and is being replaced.
-            Some(Code::QueueFull | Code::Fatal | Code::State) => Refused::Full,
-            Some(Code::UnknownPartition) => Refused::NoPartition(to),
-            Some(Code::MessageSizeTooLarge) => Refused::TooLarge { bytes: frame.len() },
-            _ => Refused::Closed(error.to_string()),
-        })
+        match &mut self.pen {
+            Pen::Own(sockets) => sockets.append(to, slip, frame),
+            Pen::Shared(entry) => entry.append(to, slip, frame),
+        }
     }
 
     fn poll_fates(&mut self, cx: &mut Context<'_>, out: &mut Vec<(Slip, Fate)>) -> Poll<()> {
-        loop {
-            // Whoever waits for nothing leaves the fates of others to those.
-            if self.inbox.is_waiting()
-                && let Ok(producer) = self.producer()
-            {
-                producer.fetch();
-            }
-            if self.inbox.poll(cx, out).is_ready() {
-                return Poll::Ready(());
-            }
-            // What came before the inbox was looked at has rung in vain; what comes now wakes.
-            let is_due = self.inbox.is_waiting() && self.producer().is_ok_and(|it| it.is_due());
-            if !is_due {
-                return Poll::Pending;
-            }
+        match &mut self.pen {
+            Pen::Own(sockets) => sockets.poll_fates(cx, out),
+            Pen::Shared(entry) => entry.poll_fates(cx, out),
         }
     }
 

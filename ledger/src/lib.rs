@@ -119,8 +119,9 @@ pub trait Log: Send + 'static {
     /// A reader of one partition.
     type Tail: Tail;
 
-    /// Takes a frame for `to`, without waiting. Frames of one handle to one partition are
-    /// written in the order of the calls, or their fate is `Unknown`; none is written twice.
+    /// Takes a frame for `to`, without waiting; it is on its way for certain only while fates are
+    /// polled, and may not be when the handle is dropped. Frames of one handle to one partition are written in the order of the calls, or
+    /// their fate is `Unknown`; none is written twice.
     ///
     /// # Errors
     /// [`Refused`]: nothing was written and `slip` will not come back.

@@ -9,7 +9,6 @@ use std::{
     future::poll_fn,
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
-    task::{Context, Waker},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -199,9 +198,13 @@ async fn a_relay_carries_each_record_once_while_members_come_and_go(brokers: &Br
         let ends = Ends([end, leave]);
         let first = scope.spawn(|| carry(config, route("a"), end));
         let second = scope.spawn(|| carry(config, route("b"), leave));
-        // On a thread: the runtime would soon give this task no more fates.
+        // On a thread: a runtime's own may not wait for another one.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
         let mut write = |records| {
-            std::thread::scope(|apart| drop(apart.spawn(|| write(&mut log, records))));
+            std::thread::scope(|apart| {
+                apart.spawn(|| runtime.block_on(write(&mut log, records)));
+            });
         };
         write(100);
         // A member is restarted under its name before anybody missed it.
@@ -210,6 +213,7 @@ async fn a_relay_carries_each_record_once_while_members_come_and_go(brokers: &Br
         // One goes as it should.
         leave.store(true, Ordering::Relaxed);
         write(150);
+        runtime.shutdown_background();
         let told = told(config, &to.name, EACH * usize::from(PARTITIONS));
         drop(ends);
         second.join().expect("no panic").expect("it goes by itself");
@@ -223,14 +227,17 @@ async fn a_relay_carries_each_record_once_while_members_come_and_go(brokers: &Br
 }
 
 /// Appends so many records to each partition, fifty a second.
-fn write(log: &mut KafkaLog, records: usize) {
+async fn write(log: &mut KafkaLog, records: usize) {
     let mut fates = Vec::new();
     for round in 0..records {
         for partition in 0..PARTITIONS {
             log.append(Partition(partition), Slip(0), &round.to_le_bytes()).expect("room");
         }
-        let _ = log.poll_fates(&mut Context::from_waker(Waker::noop()), &mut fates);
-        std::thread::sleep(Duration::from_millis(20));
+        let due = (round + 1) * usize::from(PARTITIONS);
+        while fates.len() < due {
+            in_time("a fate", poll_fn(|cx| log.poll_fates(cx, &mut fates))).await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -5,6 +5,7 @@
 //! worker.
 
 use std::collections::BTreeMap;
+use std::task::Poll;
 use std::time::Duration;
 
 use inventory::claim::Standing;
@@ -13,7 +14,7 @@ use inventory::contend::{Contender, Step};
 use inventory::owner::{Now, Owner};
 use inventory::words::{Offset, ShareId};
 use ledger::{Log, Partition, Slip, Tail, Torn};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::station::{Clock, Mail};
 
@@ -26,8 +27,16 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// What a contender knows of its chances; none once the node has lost interest.
 type Prospect = watch::Receiver<Option<(Standing, Now)>>;
 
+/// A claim, and how to say whether the log took it.
+struct Claim {
+    share: ShareId,
+    record: Vec<u8>,
+    taken: oneshot::Sender<bool>,
+}
+
 struct Start<L> {
     contender: Contender,
+    /// Only for reading.
     log: L,
     clock: Clock,
     prospect: Prospect,
@@ -40,10 +49,12 @@ pub(crate) struct Candidates<L> {
 }
 
 impl<L: Log> Candidates<L> {
-    /// Starts the thread. It ends when this is dropped and no claim is in flight.
-    pub(crate) fn new(mail: mpsc::Sender<Mail>) -> std::io::Result<Self> {
+    /// Starts the thread, which writes all claims with `log`. It ends when this is dropped and no
+    /// claim is in flight.
+    pub(crate) fn new(mail: mpsc::Sender<Mail>, log: L) -> std::io::Result<Self> {
         let (starts, inbox) = mpsc::channel(STARTS_MAX);
-        std::thread::Builder::new().name("candidates".into()).spawn(move || serve(inbox, &mail))?;
+        let thread = std::thread::Builder::new().name("candidates".into());
+        thread.spawn(move || serve(inbox, log, &mail))?;
         Ok(Self { starts, running: BTreeMap::new() })
     }
 
@@ -71,7 +82,7 @@ impl<L: Log> Candidates<L> {
     }
 }
 
-fn serve<L: Log>(mut inbox: mpsc::Receiver<Start<L>>, mail: &mpsc::Sender<Mail>) {
+fn serve<L: Log>(mut inbox: mpsc::Receiver<Start<L>>, log: L, mail: &mpsc::Sender<Mail>) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
         tracing::error!("no runtime for contenders: this node will own nothing");
         return;
@@ -79,11 +90,13 @@ fn serve<L: Log>(mut inbox: mpsc::Receiver<Start<L>>, mail: &mpsc::Sender<Mail>)
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
         let mut tasks = tokio::task::JoinSet::new();
+        let (claim, claims) = mpsc::channel(STARTS_MAX);
+        let claiming = tokio::task::spawn_local(write(claims, log));
         while let Some(start) = inbox.recv().await {
-            let mail = mail.clone();
+            let (mail, claim) = (mail.clone(), claim.clone());
             tasks.spawn_local(async move {
                 let share = start.contender.share();
-                let end = match stand(start, &mail).await {
+                let end = match stand(start, &claim, &mail).await {
                     Ok(Some((owner, end))) => conductor::Mail::Owns(owner, end),
                     Ok(None) => conductor::Mail::Gone(share),
                     Err(torn) => {
@@ -97,14 +110,38 @@ fn serve<L: Log>(mut inbox: mpsc::Receiver<Start<L>>, mail: &mpsc::Sender<Mail>)
             while tasks.try_join_next().is_some() {}
         }
         while tasks.join_next().await.is_some() {}
+        drop(claim);
+        let _ = claiming.await;
     });
+}
+
+/// Appends claims until nobody has any more. One log for all contenders, which is ready when a
+/// claim comes: nothing is to be connected first, while buyers wait.
+async fn write<L: Log>(mut claims: mpsc::Receiver<Claim>, mut log: L) {
+    let mut fates = Vec::new();
+    std::future::poll_fn(|cx| {
+        while let Poll::Ready(claim) = claims.poll_recv(cx) {
+            let Some(Claim { share, record, taken }) = claim else { return Poll::Ready(()) };
+            let _ = taken.send(log.append(Partition(share.0), Slip(0), &record).is_ok());
+        }
+        // What became of a claim is read in the log.
+        while log.poll_fates(cx, &mut fates).is_ready() {
+            fates.clear();
+        }
+        Poll::Pending
+    })
+    .await;
 }
 
 type Owns = (Box<Owner>, Offset);
 
 /// A contender's whole life.
-async fn stand<L: Log>(start: Start<L>, mail: &mpsc::Sender<Mail>) -> Result<Option<Owns>, Torn> {
-    let Start { mut contender, mut log, clock, mut prospect } = start;
+async fn stand<L: Log>(
+    start: Start<L>,
+    claims: &mpsc::Sender<Claim>,
+    mail: &mpsc::Sender<Mail>,
+) -> Result<Option<Owns>, Torn> {
+    let Start { mut contender, log, clock, mut prospect } = start;
     let share = contender.share();
     let partition = Partition(share.0);
     let mut tail = log.tail(partition, contender.reads_from().0);
@@ -112,14 +149,16 @@ async fn stand<L: Log>(start: Start<L>, mail: &mpsc::Sender<Mail>) -> Result<Opt
     loop {
         contender.tell(known(&mut prospect));
         match contender.step(clock.now()) {
-            Step::Read => read(&mut tail, &mut log, &mut records, &mut prospect).await?,
+            Step::Read => read(&mut tail, &mut records, &mut prospect).await?,
             Step::AskEnd => {
                 let end = Offset(log.end(partition).await?);
                 contender.tell(known(&mut prospect));
-                if let Some((reason, claim)) = contender.claim(clock.now(), end) {
+                if let Some((reason, record)) = contender.claim(clock.now(), end) {
                     let why: &str = reason.into();
                     tracing::info!(%share, why, "claiming a share");
-                    if log.append(partition, Slip(0), &claim).is_err() {
+                    let (taken, answer) = oneshot::channel();
+                    let claim = Claim { share, record, taken };
+                    if claims.try_send(claim).is_err() || !answer.await.unwrap_or(false) {
                         contender.not_taken();
                     }
                 }
@@ -148,17 +187,12 @@ fn known(prospect: &mut Prospect) -> Option<(Standing, Now)> {
 }
 
 /// Waits for records, for word from the worker, or a little.
-async fn read<L: Log>(
-    tail: &mut L::Tail,
-    log: &mut L,
+async fn read(
+    tail: &mut impl Tail,
     records: &mut Vec<ledger::Record>,
     prospect: &mut Prospect,
 ) -> Result<(), Torn> {
-    let read = std::future::poll_fn(|cx| {
-        // What became of the Claim is read in the log; its fate is only taken off the queue.
-        let _ = log.poll_fates(cx, &mut Vec::new());
-        tail.poll_records(cx, records)
-    });
+    let read = std::future::poll_fn(|cx| tail.poll_records(cx, records));
     tokio::select! {
         biased;
         result = read => result,

@@ -78,7 +78,7 @@ impl<S: Ledgers> Worker<S> {
         let board_log = ledgers.board();
         let pool_end = Offset(log.end(Partition(0)).await?);
         station.world.borrow_mut().conductor.pool_ends_at(pool_end);
-        let candidates = Candidates::new(station.mail.clone())?;
+        let candidates = Candidates::new(station.mail.clone(), ledgers.log())?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         Ok(Self {

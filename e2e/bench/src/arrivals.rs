@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use e2e::kafka::Purpose;
 use e2e::{Error, KafkaCluster, Result};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -120,8 +121,9 @@ impl Bench<'_> {
             arrived.extend(self.arrivals_with(house, ceiling)?);
         }
         if self.run.brokers.contains(&3) {
-            let kafka = KafkaCluster::start(3)?;
+            let kafka = KafkaCluster::start_for(Purpose::Measuring, 3)?;
             let three = House { kafka: kafka.bootstrap(), replicas: 3, ..house.clone() };
+            self.rehearse(&three, &kafka)?;
             arrived.extend(self.arrivals_with(&three, ceiling)?);
         }
         Ok(arrived)

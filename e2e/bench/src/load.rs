@@ -161,21 +161,6 @@ impl Crowd {
         Ok(Self { script, connections: CONNECTIONS, runs: 1, orders_per_run: 1 })
     }
 
-    /// Buys for so many seconds.
-    ///
-    /// # Errors
-    /// When wrk is missing, or does not end.
-    pub(crate) fn buy(
-        &self,
-        site: &Site,
-        log: &str,
-        port: u16,
-        seconds: u32,
-        begin: Begin,
-    ) -> Result<Seen> {
-        self.start(site, log, port, seconds, begin)?.seen(site)
-    }
-
     /// Begins to buy for so many seconds.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The producer that all handles share, and the thread that looks after it.
+//! librdkafka's producer, which all handles share, and the thread that looks after it.
 //!
 //! Fates are fetched by whichever handle looks first, on its own thread: librdkafka rings a
 //! [`Bell`], which wakes them all.
@@ -9,11 +9,13 @@
 //! place.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
+    task::{Context, Poll},
     thread,
     time::{Duration, Instant},
 };
@@ -24,20 +26,20 @@ use rdkafka::{
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::{KafkaError, RDKafkaErrorCode as Code},
     producer::{
-        BaseProducer, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext,
-        PurgeConfig,
+        BaseProducer, BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _,
+        ProducerContext, PurgeConfig,
     },
 };
 use tokio::sync::watch;
 
 use super::{
-    Handle, Handles, KafkaConfig, Listener, Trouble,
+    KafkaConfig, Listener, Trouble,
     native::Bell,
     settings::{self, Kept},
 };
 use crate::{
-    Fate,
-    inbox::{Outbox, Slot},
+    Fate, Partition, Refused, Slip,
+    inbox::{self, Inbox, Outbox, Slot},
 };
 
 /// How often the thread looks after the producer; this bounds how late a lost one is noticed.
@@ -79,8 +81,101 @@ impl std::ops::Deref for Native {
     }
 }
 
+/// The handles that fates go to. A number is never given out twice, so a late fate cannot
+/// reach a newer handle.
+#[derive(Debug, Default)]
+struct Handles {
+    next: u32,
+    outboxes: BTreeMap<u32, Outbox>,
+}
+
+/// A handle's place among [`Handles`]; given back by dropping it.
+#[derive(Debug)]
+struct Handle {
+    number: u32,
+    handles: Arc<watch::Sender<Handles>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.handles.send_modify(|handles| {
+            handles.outboxes.remove(&self.number);
+        });
+    }
+}
+
+/// A handle's part in the producer.
+#[derive(Debug)]
+pub(super) struct Entry {
+    topic: Arc<str>,
+    inbox: Inbox,
+    handle: Handle,
+    /// The producer as `link` last told it. Weak, because destroying one takes long, and the
+    /// last owner does it: that must be its own thread, never a core.
+    producer: Weak<Native>,
+    link: watch::Receiver<Weak<Native>>,
+}
+
+impl Entry {
+    /// The present producer; it is not there while it is being replaced.
+    fn producer(&mut self) -> Result<Arc<Native>, Refused> {
+        match self.link.has_changed() {
+            Ok(false) if self.producer.strong_count() > 0 => {}
+            Ok(_) => self.producer = self.link.borrow_and_update().clone(),
+            Err(_) => return Err(Refused::Closed("the connection was closed".to_owned())),
+        }
+        self.producer.upgrade().ok_or(Refused::Full)
+    }
+
+    pub(super) fn append(
+        &mut self,
+        to: Partition,
+        slip: Slip,
+        frame: &[u8],
+    ) -> Result<(), Refused> {
+        let producer = self.producer()?;
+        let slot = self.inbox.admit(slip, frame.len())?;
+        let opaque = opaque(self.handle.number, slot);
+        let record = BaseRecord::<(), [u8], usize>::with_opaque_to(&self.topic, opaque)
+            .partition(i32::from(to.0))
+            .payload(frame);
+        let Err((error, _)) = producer.send(record) else { return Ok(()) };
+        self.inbox.withdraw(slot);
+        Err(match error.rdkafka_error_code() {
+            // Its own queue is full; or it failed for good and is being replaced.
+            Some(Code::QueueFull | Code::Fatal | Code::State) => Refused::Full,
+            Some(Code::UnknownPartition) => Refused::NoPartition(to),
+            Some(Code::MessageSizeTooLarge) => Refused::TooLarge { bytes: frame.len() },
+            _ => Refused::Closed(error.to_string()),
+        })
+    }
+
+    pub(super) fn poll_fates(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Vec<(Slip, Fate)>,
+    ) -> Poll<()> {
+        loop {
+            // Whoever waits for nothing leaves the fates of others to those.
+            if self.inbox.is_waiting()
+                && let Ok(producer) = self.producer()
+            {
+                producer.fetch();
+            }
+            if self.inbox.poll(cx, out).is_ready() {
+                return Poll::Ready(());
+            }
+            // What came before the inbox was looked at has rung in vain; what comes now wakes.
+            let is_due = self.inbox.is_waiting() && self.producer().is_ok_and(|it| it.is_due());
+            if !is_due {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
 /// Carries handle and slot through librdkafka and back, without an allocation.
-pub(super) fn opaque(handle: u32, slot: Slot) -> usize {
+fn opaque(handle: u32, slot: Slot) -> usize {
     const { assert!(usize::BITS == 64) };
     (handle as usize) << 32 | slot as usize
 }
@@ -160,22 +255,25 @@ impl Producer {
         Ok(Producer { link, handles: Arc::new(handles), open, thread })
     }
 
-    /// Where a handle finds the producer.
-    pub(super) fn link(&self) -> watch::Receiver<Weak<Native>> {
+    /// Which it is at present.
+    #[cfg(test)]
+    pub(super) fn link(&self) -> Weak<Native> {
+        self.link.borrow().clone()
+    }
+
+    pub(super) fn enter(&self, topic: Arc<str>) -> Entry {
         let mut link = self.link.clone();
         // So that the first append looks.
         link.mark_changed();
-        link
-    }
-
-    pub(super) fn enter(&self, outbox: Outbox) -> Handle {
+        let (outbox, inbox) = inbox::pair();
         let mut number = 0;
         self.handles.send_modify(|handles| {
             number = handles.next;
             handles.next += 1;
             handles.outboxes.insert(number, outbox);
         });
-        Handle { number, handles: Arc::clone(&self.handles) }
+        let handle = Handle { number, handles: Arc::clone(&self.handles) };
+        Entry { topic, inbox, handle, producer: Weak::new(), link }
     }
 
     pub(super) fn close(mut self, patience: Duration) {

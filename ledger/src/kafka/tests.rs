@@ -23,8 +23,14 @@ fn config(servers: &str) -> KafkaConfig {
     }
 }
 
-/// Three brokers in this process, with a ledger's topic.
-struct Mock(MockCluster<'static, DefaultProducerContext>);
+/// Three brokers in this process, with a ledger's topic. The second says who writes to it.
+struct Mock(MockCluster<'static, DefaultProducerContext>, Writes);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writes {
+    Each,
+    Librdkafka,
+}
 
 const BROKERS: [i32; 3] = [1, 2, 3];
 
@@ -32,20 +38,44 @@ impl Mock {
     fn start() -> Mock {
         let mock = MockCluster::new(BROKERS.len() as i32).expect("a mock cluster");
         mock.create_topic("ledger", i32::from(PARTITIONS), 3).expect("a topic");
-        Mock(mock)
+        Mock(mock, Writes::Each)
+    }
+
+    fn shared() -> Mock {
+        Mock(Mock::start().0, Writes::Librdkafka)
+    }
+
+    fn both() -> [Mock; 2] {
+        [Mock::start(), Mock::shared()]
     }
 
     fn connect(&self) -> KafkaLedger {
-        let config = config(&self.0.bootstrap_servers());
+        let mut config = config(&self.0.bootstrap_servers());
+        if self.1 == Writes::Librdkafka {
+            config.options.push(("client.rack".to_owned(), "any".to_owned()));
+        }
         KafkaLedger::connect(&config, "ledger", PATIENCE).expect("connected")
     }
 }
 
-mod mock {
+mod each {
     use super::*;
 
     crate::ledger_contract! {{
         let mock = Mock::start();
+        let ledger = mock.connect();
+        move || {
+            let _alive = &mock;
+            ledger.handle()
+        }
+    }}
+}
+
+mod librdkafka {
+    use super::*;
+
+    crate::ledger_contract! {{
+        let mock = Mock::shared();
         let ledger = mock.connect();
         move || {
             let _alive = &mock;
@@ -86,13 +116,14 @@ async fn records(tail: &mut KafkaTail, count: usize) -> Vec<Record> {
 
 #[tokio::test]
 async fn a_lost_producer_is_replaced_after_every_fate_was_told() {
-    let mock = Mock::start();
+    let mock = Mock::shared();
     let ledger = mock.connect();
     let (mut log, mut idle) = (ledger.handle(), ledger.handle());
     append(&mut log, P1, 1, b"before").await;
     assert_eq!(fates(&mut log, 1).await, [(Slip(1), Fate::At(0))]);
 
-    let lost = ledger.producer.link().borrow().clone();
+    let Writing::Shared(producer) = &ledger.writing else { panic!("it is librdkafka's") };
+    let lost = producer.link();
     // The broker lacks a frame before this one that it had confirmed: idempotence is lost.
     let broken = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
     mock.0.request_errors(RDKafkaApiKey::Produce, &[broken]);
@@ -107,111 +138,152 @@ async fn a_lost_producer_is_replaced_after_every_fate_was_told() {
     append(&mut idle, P1, 6, b"after").await;
     assert!(matches!(fates(&mut log, 1).await[..], [(Slip(5), Fate::At(_))]));
     assert!(matches!(fates(&mut idle, 1).await[..], [(Slip(6), Fate::At(_))]));
-    assert!(!Weak::ptr_eq(&lost, &ledger.producer.link().borrow()), "it was never replaced");
+    assert!(!std::sync::Weak::ptr_eq(&lost, &producer.link()), "it was never replaced");
+}
+
+#[tokio::test]
+async fn a_broken_lane_has_no_fates_and_goes_on_while_the_others_never_stop() {
+    const P2: Partition = Partition(2);
+    let mock = Mock::start();
+    let ledger = mock.connect();
+    let mut log = ledger.handle();
+    for (to, slip) in [(P1, 1), (P2, 2)] {
+        append(&mut log, to, slip, b"before").await;
+        assert_eq!(fates(&mut log, 1).await, [(Slip(slip), Fate::At(0))]);
+    }
+    let broken = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+    mock.0.request_errors(RDKafkaApiKey::Produce, &[broken]);
+    for slip in 3..=5 {
+        append(&mut log, P1, slip, b"in doubt").await;
+    }
+    let told = fates(&mut log, 3).await;
+    assert_eq!(told, [3, 4, 5].map(|slip| (Slip(slip), Fate::Unknown)));
+    append(&mut log, P2, 6, b"after").await;
+    assert_eq!(fates(&mut log, 1).await, [(Slip(6), Fate::At(1))]);
+    append(&mut log, P1, 7, b"after").await;
+    assert!(matches!(fates(&mut log, 1).await[..], [(Slip(7), Fate::At(_))]));
+}
+
+#[test]
+fn servers_are_read_as_librdkafka_reads_them() {
+    let read = |list: &str| {
+        let servers = plain_servers(list);
+        servers.map(|servers| servers.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let servers = ["a:1", "b:9092", "[::1]:7"].map(str::to_owned).to_vec();
+    assert_eq!(read("a:1, PLAINTEXT://b ,[::1]:7,"), Some(servers));
+    assert_eq!(read("a:1,SSL://b:2"), None);
+    assert_eq!(read(" "), None);
 }
 
 #[tokio::test]
 async fn a_retry_that_the_broker_knew_has_a_fate_without_an_offset() {
-    let mock = Mock::start();
-    let ledger = mock.connect();
-    let mut log = ledger.handle();
-    let known = RDKafkaRespErr::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER;
-    mock.0.request_errors(RDKafkaApiKey::Produce, &[known]);
-    append(&mut log, P1, 1, b"twice").await;
-    assert_eq!(fates(&mut log, 1).await, [(Slip(1), Fate::Somewhere)]);
+    for mock in Mock::both() {
+        let ledger = mock.connect();
+        let mut log = ledger.handle();
+        let known = RDKafkaRespErr::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER;
+        mock.0.request_errors(RDKafkaApiKey::Produce, &[known]);
+        append(&mut log, P1, 1, b"twice").await;
+        assert_eq!(fates(&mut log, 1).await, [(Slip(1), Fate::Somewhere)]);
+    }
 }
 
 #[tokio::test]
 async fn a_passing_error_is_retried_and_written_once() {
-    let mock = Mock::start();
-    let ledger = mock.connect();
-    let mut log = ledger.handle();
-    let passing = [
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
-    ];
-    mock.0.request_errors(RDKafkaApiKey::Produce, &passing);
-    for slip in 0..20 {
-        append(&mut log, P1, slip, &slip.to_le_bytes()).await;
+    for mock in Mock::both() {
+        let ledger = mock.connect();
+        let mut log = ledger.handle();
+        let passing = [
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+        ];
+        mock.0.request_errors(RDKafkaApiKey::Produce, &passing);
+        for slip in 0..20 {
+            append(&mut log, P1, slip, &slip.to_le_bytes()).await;
+        }
+        let mut told = fates(&mut log, 20).await;
+        told.sort_unstable_by_key(|(slip, _)| *slip);
+        let expected: Vec<_> = (0..20).map(|i| (Slip(i), Fate::At(i))).collect();
+        assert_eq!(told, expected);
+        let read = records(&mut log.tail(P1, 0), 20).await;
+        assert!(read.iter().zip(0_u64..).all(|(record, i)| record.bytes == i.to_le_bytes()));
+        assert_eq!(log.end(P1).await, Ok(20));
     }
-    let mut told = fates(&mut log, 20).await;
-    told.sort_unstable_by_key(|(slip, _)| *slip);
-    let expected: Vec<_> = (0..20).map(|i| (Slip(i), Fate::At(i))).collect();
-    assert_eq!(told, expected);
-    let read = records(&mut log.tail(P1, 0), 20).await;
-    assert!(read.iter().zip(0_u64..).all(|(record, i)| record.bytes == i.to_le_bytes()));
-    assert_eq!(log.end(P1).await, Ok(20));
 }
 
 #[tokio::test]
 async fn what_has_no_fate_at_closing_is_unknown_and_then_appends_are_refused() {
-    let mock = Mock::start();
-    let ledger = mock.connect();
-    let mut log = ledger.handle();
-    append(&mut log, P1, 1, b"before").await;
-    fates(&mut log, 1).await;
-    for broker in BROKERS {
-        mock.0.broker_down(broker).expect("down");
+    for mock in Mock::both() {
+        let ledger = mock.connect();
+        let mut log = ledger.handle();
+        append(&mut log, P1, 1, b"before").await;
+        fates(&mut log, 1).await;
+        for broker in BROKERS {
+            mock.0.broker_down(broker).expect("down");
+        }
+        append(&mut log, P1, 2, b"never").await;
+        ledger.close(Duration::from_millis(100));
+        assert_eq!(fates(&mut log, 1).await, [(Slip(2), Fate::Unknown)]);
+        assert!(matches!(log.append(P1, Slip(3), b"late"), Err(Refused::Closed(_))));
     }
-    append(&mut log, P1, 2, b"never").await;
-    ledger.close(Duration::from_millis(100));
-    assert_eq!(fates(&mut log, 1).await, [(Slip(2), Fate::Unknown)]);
-    assert!(matches!(log.append(P1, Slip(3), b"late"), Err(Refused::Closed(_))));
 }
 
 #[tokio::test]
 async fn an_orderly_close_waits_for_what_was_accepted() {
-    let mock = Mock::start();
-    let ledger = mock.connect();
-    let mut log = ledger.handle();
-    for slip in 0..500 {
-        append(&mut log, P1, slip, b"accepted").await;
+    for mock in Mock::both() {
+        let ledger = mock.connect();
+        let mut log = ledger.handle();
+        for slip in 0..500 {
+            append(&mut log, P1, slip, b"accepted").await;
+        }
+        ledger.close(PATIENCE);
+        assert!(fates(&mut log, 500).await.iter().all(|(_, fate)| matches!(fate, Fate::At(_))));
     }
-    ledger.close(PATIENCE);
-    assert!(fates(&mut log, 500).await.iter().all(|(_, fate)| matches!(fate, Fate::At(_))));
 }
 
 #[tokio::test]
 async fn tails_and_ends_wait_until_brokers_are_back() {
-    let mock = Mock::start();
-    let ledger = mock.connect();
-    let mut log = ledger.handle();
-    append(&mut log, P1, 1, b"before").await;
-    fates(&mut log, 1).await;
-    let mut tail = log.tail(P1, 0);
-    records(&mut tail, 1).await;
-    for broker in BROKERS {
-        mock.0.broker_down(broker).expect("down");
-    }
-    append(&mut log, P1, 2, b"meanwhile").await;
-    let end = log.end(P1);
-    let mut later = log.tail(P1, 0);
-    let up = async {
-        // Long enough for every client to notice and to try in vain.
-        tokio::time::sleep(Duration::from_secs(2)).await;
+    for mock in Mock::both() {
+        let ledger = mock.connect();
+        let mut log = ledger.handle();
+        append(&mut log, P1, 1, b"before").await;
+        fates(&mut log, 1).await;
+        let mut tail = log.tail(P1, 0);
+        records(&mut tail, 1).await;
         for broker in BROKERS {
-            mock.0.broker_up(broker).expect("up");
+            mock.0.broker_down(broker).expect("down");
         }
-    };
-    let (end, ()) = tokio::join!(end, up);
-    assert!(end.is_ok());
-    assert!(matches!(fates(&mut log, 1).await[..], [(Slip(2), Fate::At(1) | Fate::Somewhere)]));
-    assert_eq!(records(&mut tail, 1).await[0].bytes, b"meanwhile");
-    assert_eq!(records(&mut later, 2).await[1].bytes, b"meanwhile");
+        append(&mut log, P1, 2, b"meanwhile").await;
+        let end = log.end(P1);
+        let mut later = log.tail(P1, 0);
+        let up = async {
+            // Long enough for every client to notice and to try in vain.
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            for broker in BROKERS {
+                mock.0.broker_up(broker).expect("up");
+            }
+        };
+        let (end, ()) = tokio::join!(end, up);
+        assert!(end.is_ok());
+        assert!(matches!(fates(&mut log, 1).await[..], [(Slip(2), Fate::At(1) | Fate::Somewhere)]));
+        assert_eq!(records(&mut tail, 1).await[0].bytes, b"meanwhile");
+        assert_eq!(records(&mut later, 2).await[1].bytes, b"meanwhile");
+    }
 }
 
 #[tokio::test]
 async fn a_tail_follows_its_partition_to_another_leader() {
-    let mock = Mock::start();
-    let ledger = mock.connect();
-    let mut log = ledger.handle();
-    let mut tail = log.tail(P1, 0);
-    for (leader, slip) in [1, 2, 3, 1].into_iter().zip(0_u64..) {
-        mock.0.partition_leader("ledger", i32::from(P1.0), Some(leader)).expect("a leader");
-        append(&mut log, P1, slip, &slip.to_le_bytes()).await;
-        assert_eq!(fates(&mut log, 1).await, [(Slip(slip), Fate::At(slip))]);
-        assert_eq!(records(&mut tail, 1).await[0].offset, slip);
+    for mock in Mock::both() {
+        let ledger = mock.connect();
+        let mut log = ledger.handle();
+        let mut tail = log.tail(P1, 0);
+        for (leader, slip) in [1, 2, 3, 1].into_iter().zip(0_u64..) {
+            mock.0.partition_leader("ledger", i32::from(P1.0), Some(leader)).expect("a leader");
+            append(&mut log, P1, slip, &slip.to_le_bytes()).await;
+            assert_eq!(fates(&mut log, 1).await, [(Slip(slip), Fate::At(slip))]);
+            assert_eq!(records(&mut tail, 1).await[0].offset, slip);
+        }
     }
 }
 
