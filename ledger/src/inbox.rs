@@ -49,15 +49,21 @@ pub(crate) fn pair() -> (Outbox, Inbox) {
     (Outbox { fates: send, woken }, inbox)
 }
 
+/// Whether a handle of which so many appends and bytes wait takes one more, of `bytes` bytes.
+pub(crate) fn admits(waiting: usize, waiting_bytes: usize, bytes: usize) -> Result<(), Refused> {
+    if bytes > FRAME_BYTES_MAX {
+        return Err(Refused::TooLarge { bytes });
+    }
+    if waiting >= IN_FLIGHT_MAX || waiting_bytes + bytes > IN_FLIGHT_BYTES_MAX {
+        return Err(Refused::Full);
+    }
+    Ok(())
+}
+
 impl Inbox {
     /// Takes a slot for an append of `bytes` bytes.
     pub(crate) fn admit(&mut self, slip: Slip, bytes: usize) -> Result<Slot, Refused> {
-        if bytes > FRAME_BYTES_MAX {
-            return Err(Refused::TooLarge { bytes });
-        }
-        if self.waiting.len() >= IN_FLIGHT_MAX || self.bytes + bytes > IN_FLIGHT_BYTES_MAX {
-            return Err(Refused::Full);
-        }
+        admits(self.waiting.len(), self.bytes, bytes)?;
         self.bytes += bytes;
         // Slab fills its holes first, so a slot is below IN_FLIGHT_MAX and fits.
         #[expect(clippy::cast_possible_truncation, reason = "below IN_FLIGHT_MAX")]

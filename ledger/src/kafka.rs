@@ -306,6 +306,13 @@ impl Log for KafkaLog {
     }
 }
 
+/// How long what was accepted may wait for its fate when a ledger is dropped.
+const PARTING_MAX: Duration = Duration::from_secs(1);
+
+fn closed() -> Refused {
+    Refused::Closed("the connection was closed".to_owned())
+}
+
 fn no_partition(of: Partition) -> Torn {
     Torn::Failed(Refused::NoPartition(of).to_string())
 }

@@ -33,7 +33,7 @@ use rdkafka::{
 use tokio::sync::watch;
 
 use super::{
-    KafkaConfig, Listener, Trouble,
+    KafkaConfig, Listener, PARTING_MAX, Trouble, closed,
     native::Bell,
     settings::{self, Kept},
 };
@@ -48,9 +48,6 @@ const TURN: Duration = Duration::from_millis(250);
 /// How long a purged producer may take to tell its last fates. They are its own, so this is
 /// far more than it needs; what is missing then is told when the producer is destroyed.
 const PURGE_MAX: Duration = Duration::from_secs(2);
-
-/// How long a dropped ledger waits for the fates of what it took.
-const PARTING_MAX: Duration = Duration::from_secs(1);
 
 /// One of librdkafka's.
 pub(super) struct Native {
@@ -122,7 +119,7 @@ impl Entry {
         match self.link.has_changed() {
             Ok(false) if self.producer.strong_count() > 0 => {}
             Ok(_) => self.producer = self.link.borrow_and_update().clone(),
-            Err(_) => return Err(Refused::Closed("the connection was closed".to_owned())),
+            Err(_) => return Err(closed()),
         }
         self.producer.upgrade().ok_or(Refused::Full)
     }

@@ -1,4 +1,5 @@
-//! Every setting of librdkafka that is not its default, with the reason.
+//! Every setting of librdkafka that is not its default, with the reason; and the times that
+//! `writer` has in common with it.
 //!
 //! The figures of times go together: a broker that hangs must be given up within two seconds,
 //! because a failed node's seats are to be on sale again within three, and a broker that is
@@ -30,9 +31,19 @@ pub(super) const MESSAGE_MAX: Duration = Duration::from_secs(30);
 const NEWS_MS_MAX: u64 = 5_000;
 
 /// How long a broker may be silent before its connection is given up.
-const SILENCE_MS_MAX: u64 = 1_500;
+pub(super) const SILENCE_MAX: Duration = Duration::from_millis(1_500);
+
+/// How long a leader waits for its replicas before it answers at all.
+// Less than the silence after which its connection is given up.
+pub(super) const REPLICAS_MS_MAX: i32 = 1_000;
+
+/// Between attempts. A leader may be back, or elected elsewhere, after a second: the first come at
+/// once, and half a second between later ones spares a broker that starts from a storm.
+pub(super) const PAUSE_MIN: Duration = Duration::from_millis(50);
+pub(super) const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 fn common(config: &KafkaConfig) -> ClientConfig {
+    let millis = |time: Duration| time.as_millis().to_string();
     let mut settings = ClientConfig::new();
     for (name, value) in &config.options {
         settings.set(name, value);
@@ -41,19 +52,16 @@ fn common(config: &KafkaConfig) -> ClientConfig {
         .set("bootstrap.servers", &config.bootstrap_servers)
         .set("client.id", &config.client_id)
         // A hanging broker keeps its connections open, so only silence tells.
-        .set("socket.timeout.ms", SILENCE_MS_MAX.to_string())
+        .set("socket.timeout.ms", millis(SILENCE_MAX))
         // Its kernel still accepts connections, so neither connecting nor the first question
         // on a new connection may wait longer (the defaults are 30 and 10 s).
-        .set("socket.connection.setup.timeout.ms", SILENCE_MS_MAX.to_string())
-        .set("api.version.request.timeout.ms", SILENCE_MS_MAX.to_string())
-        // A leader may be back, or elected elsewhere, after a second: try often. The first
-        // attempts come at once, and half a second between later ones spares a broker that
-        // starts from a storm.
-        .set("reconnect.backoff.ms", "50")
-        .set("reconnect.backoff.max.ms", "500")
-        .set("retry.backoff.ms", "50")
-        .set("retry.backoff.max.ms", "500")
-        .set("topic.metadata.refresh.fast.interval.ms", "50")
+        .set("socket.connection.setup.timeout.ms", millis(SILENCE_MAX))
+        .set("api.version.request.timeout.ms", millis(SILENCE_MAX))
+        .set("reconnect.backoff.ms", millis(PAUSE_MIN))
+        .set("reconnect.backoff.max.ms", millis(PAUSE_MAX))
+        .set("retry.backoff.ms", millis(PAUSE_MIN))
+        .set("retry.backoff.max.ms", millis(PAUSE_MAX))
+        .set("topic.metadata.refresh.fast.interval.ms", millis(PAUSE_MIN))
         // Frames are small and each is waited for.
         .set("socket.nagle.disable", "true")
         // Topics are founded with their settings; one that the cluster invents would have one
@@ -97,9 +105,7 @@ pub(super) fn producer(config: &KafkaConfig, keep: Kept) -> ClientConfig {
     settings
         // Frames are batches already; the owner gathers while the one before is on its way.
         .set("linger.ms", "0")
-        // How long a leader waits for its replicas before it answers at all: less than
-        // the silence after which the connection is given up.
-        .set("request.timeout.ms", "1000")
+        .set("request.timeout.ms", REPLICAS_MS_MAX.to_string())
         .set("message.max.bytes", BATCH_BYTES_MAX.to_string())
         // Sixteen handles' worth; beyond it an append is refused as "full".
         .set("queue.buffering.max.messages", (16 * IN_FLIGHT_MAX).to_string())

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    COMPLAIN_EVERY, protocol,
+    COMPLAIN_EVERY, PARTING_MAX, closed, protocol,
     writer::{Link, Stage, Writer},
 };
 use crate::{Fate, Partition, Refused, Slip};
@@ -28,9 +28,6 @@ mod tests;
 
 /// How often a writer is asked to look around while something waits.
 const TICK: Duration = Duration::from_millis(25);
-
-/// How long what was accepted may wait for its fate when the ledger is dropped.
-const PARTING_MAX: Duration = Duration::from_secs(1);
 
 /// How long a look-up may take before the addresses of the one before are good enough.
 const RESOLVE_MAX: Duration = Duration::from_millis(250);
@@ -144,7 +141,7 @@ impl Sockets {
     ) -> Result<(), Refused> {
         // Changed once, when it is closed; or nobody is there to change it.
         if !matches!(self.closing.has_changed(), Ok(false)) {
-            return Err(Refused::Closed("the connection was closed".to_owned()));
+            return Err(closed());
         }
         let now = Instant::now();
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

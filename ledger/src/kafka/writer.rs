@@ -27,8 +27,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::protocol::{self, Answer, Api, Code, Identity, Malformed};
-use crate::{FRAME_BYTES_MAX, Fate, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX, Partition, Refused, Slip};
+use super::{
+    protocol::{self, Answer, Api, Code, Identity, Malformed},
+    settings::{REPLICAS_MS_MAX, SILENCE_MAX},
+};
+use crate::{Fate, Partition, Refused, Slip, inbox};
 
 mod lane;
 mod link;
@@ -45,14 +48,6 @@ use patience::Patience;
 /// the second only saves it the way; what waits meanwhile goes in one request.
 const REQUESTS_MAX: usize = 2;
 const _: () = assert!(REQUESTS_MAX <= 5, "so many frames of a producer a leader remembers");
-
-/// How long a leader waits for its replicas before it answers at all.
-// Less than the silence after which its connection is given up.
-const REPLICAS_MS_MAX: i32 = 1_000;
-
-/// How long a broker may be silent before its connection is given up.
-// A failed node's seats are to be on sale again within three seconds.
-const SILENCE_MAX: Duration = Duration::from_millis(1_500);
 
 /// How much goes in one request, unless one frame alone is longer: what is slow to send is also
 /// what is sent once more when a connection breaks.
@@ -204,15 +199,8 @@ impl Writer {
             return Err(Refused::NoPartition(to));
         }
         let bytes = frame.len();
-        if bytes > FRAME_BYTES_MAX {
-            return Err(Refused::TooLarge { bytes });
-        }
         // What has its fate and was not fetched still has its place.
-        if self.waiting + self.fates.len() >= IN_FLIGHT_MAX
-            || self.waiting_bytes + bytes > IN_FLIGHT_BYTES_MAX
-        {
-            return Err(Refused::Full);
-        }
+        inbox::admits(self.waiting + self.fates.len(), self.waiting_bytes, bytes)?;
         self.waiting += 1;
         self.waiting_bytes += bytes;
         let lane = self.lanes.entry(to.0).or_insert_with(|| Lane::new(now));

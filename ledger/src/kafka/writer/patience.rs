@@ -2,15 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-/// Between attempts: the first are quick, since a leader may be elected or back after a second.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_millis(500);
+use crate::kafka::settings::{PAUSE_MAX, PAUSE_MIN};
 
 /// Something that is tried again, ever more slowly, until it works.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
-    pub(super) again: Instant,
-    pub(super) pause: Duration,
+    again: Instant,
+    pause: Duration,
 }
 
 impl Patience {
